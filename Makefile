@@ -1,0 +1,93 @@
+# make help lists the targets. Steps of more than a line are scripts in ci/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# What the targets below take from the command line, as in make sim SIM_BUDGET=1h.
+NODES ?= 3
+SWARM_BUDGET ?= 60s
+SIM_BUDGET ?= 10m
+FUZZ_TIME ?= 30s
+CHAOS_RUNS ?= 10
+BENCH ?= .
+
+# Packages whose tests start real processes. They have the machine for themselves:
+# their time bounds mean nothing while other tests hold both cores.
+PROCESS_TESTS := ./tests/...
+PURE := ./core/... ./sim/... ./wire/... ./adapters/config/...
+RACE := ./core/... ./adapters/...
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build leaderd, omnirelay and simrun into bin/
+	go build -o bin/ ./cmd/...
+
+.PHONY: run
+run: build ## Run a cluster of three nodes on this machine, from nothing; Ctrl-C stops it
+	exec bin/leaderd dev --nodes $(NODES)
+
+.PHONY: setup
+setup: ## Install what the tests need, as root; otherwise print the command and fail
+	ci/setup
+
+.PHONY: tools
+tools: ## Build the pinned tools into .tools/
+	ci/tools proto
+	ci/tools lint
+
+.PHONY: generate
+generate: ## Generate Go code from the .proto files
+	ci/generate
+
+.PHONY: proto-baseline
+proto-baseline: ## Take today's schemas as the baseline no later change may break; after a release
+	ci/breaking --move
+
+.PHONY: lint
+lint: ## Format, vet, linters, schema lint, known vulnerabilities
+	ci/lint
+
+.PHONY: test-short
+test-short: ## The tests of the pure rooms, under a minute, no servers
+	go test -short -timeout 1m $(PURE) ./ci/...
+
+.PHONY: test
+test: ## Everything that fits in 15 minutes on two cores, real processes included
+	@ci/step setup ci/setup
+	@ci/step proto-tools ci/tools proto
+	@ci/step lint-tools ci/tools lint
+	@ci/step generate ci/generate --check
+	@ci/step breaking ci/breaking
+	@ci/step build $(MAKE) --no-print-directory build
+	@ci/step lint ci/lint
+	@ci/step unit ci/unit
+	@ci/step race go test -race -short -timeout 5m $(RACE)
+	@ci/step selftest bin/simrun selftest
+	@ci/step determinism bin/simrun determinism --seeds 1..20
+	@ci/step swarm bin/simrun swarm --budget $(SWARM_BUDGET)
+	@ci/step processes go test -count=1 -p 1 -timeout 8m $(PROCESS_TESTS)
+	@ci/step examples ci/examples
+
+.PHONY: sim
+sim: build ## Simulate new seeds for SIM_BUDGET (10m)
+	bin/simrun swarm --budget $(SIM_BUDGET)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZ_TIME (30s)
+	ci/fuzz $(FUZZ_TIME)
+
+.PHONY: chaos
+chaos: ## Run the tests with real processes CHAOS_RUNS (10) times over
+	go test -count=$(CHAOS_RUNS) -p 1 -timeout 0 $(PROCESS_TESTS)
+
+.PHONY: bench
+bench: ## Run the benchmarks; BENCH is a pattern
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: clean
+clean: ## Remove what was built; .dev/ (the cluster of make run) stays
+	rm -rf bin .tools
