@@ -1,0 +1,260 @@
+package core
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core/logpb"
+)
+
+// bench is a cluster in one process with a perfect network, one clock for all and
+// logs in memory: enough to tell whether the parts fit. The simulator does the rest.
+type bench struct {
+	t       *testing.T
+	now     Time
+	nodes   map[NodeID]*benchNode
+	members map[ConnID]*benchMember
+	records map[NodeID][]*Record
+}
+
+type benchNode struct {
+	b       *bench
+	id      NodeID
+	cfg     Config
+	drive   *Drive
+	replica *Replica
+	log     *benchLog
+	inbox   []Input
+	down    bool
+	done    map[uint64]*Result
+	reads   map[uint64]*Error
+}
+
+type benchMember struct {
+	conn    ConnID
+	home    NodeID
+	member  *Member
+	cut     bool
+	changes []MemberChange
+}
+
+type benchLog struct {
+	boot    Boot
+	records []*Record
+}
+
+func (l *benchLog) Persist(b Batch) error {
+	if b.Install != nil {
+		l.boot.Snapshot, l.boot.Entries = b.Install, nil
+	}
+	if b.HardState != nil {
+		l.boot.HardState = proto.Clone(b.HardState).(*raftpb.HardState)
+	}
+	for _, e := range b.Entries {
+		for n := len(l.boot.Entries); n > 0 && l.boot.Entries[n-1].GetIndex() >= e.GetIndex(); n-- {
+			l.boot.Entries = l.boot.Entries[:n-1]
+		}
+		l.boot.Entries = append(l.boot.Entries, e)
+	}
+	if b.Checkpoint != nil {
+		l.boot.Snapshot = b.Checkpoint
+		for len(l.boot.Entries) > 0 && l.boot.Entries[0].GetIndex() <= b.CompactTo {
+			l.boot.Entries = l.boot.Entries[1:]
+		}
+	}
+	if b.AuditedTo != 0 {
+		l.boot.AuditedTo = b.AuditedTo
+		l.records = append(l.records, b.Records...)
+		if n := len(l.records); n > 0 {
+			l.boot.LastRecord = l.records[n-1]
+		}
+	}
+	return nil
+}
+
+func (n *benchNode) Drain() []Input {
+	in := n.inbox
+	n.inbox = nil
+	return in
+}
+func (n *benchNode) Now() Time   { return n.b.now }
+func (n *benchNode) Wall() int64 { return int64(n.b.now) + 1_700_000_000_000_000_000 }
+func (n *benchNode) Emit(e Emission) {
+	for _, m := range e.Messages {
+		if to := n.b.nodes[m.To]; to != nil && !to.down {
+			to.inbox = append(to.inbox, Input{Message: &m})
+		}
+	}
+	for _, m := range e.Members {
+		if to := n.b.members[m.Conn]; to != nil && !to.cut {
+			to.member.Step(n.b.now, m.Message)
+		}
+	}
+	n.b.records[n.id] = append(n.b.records[n.id], e.Records...)
+	for _, d := range e.Requests {
+		n.done[d.Tag] = d.Result
+	}
+	for _, d := range e.Reads {
+		n.reads[d.Tag] = d.Err
+	}
+}
+
+func newBench(t *testing.T, nodes int, edit func(*Config)) *bench {
+	b := &bench{t: t, now: 1, nodes: map[NodeID]*benchNode{}, members: map[ConnID]*benchMember{}, records: map[NodeID][]*Record{}}
+	var voters []NodeID
+	for i := range nodes {
+		voters = append(voters, NodeID(i+1))
+	}
+	for _, id := range voters {
+		cfg := Config{ID: id, Voters: voters, ClusterID: "bench", Seed: uint64(id) * 77}
+		if edit != nil {
+			edit(&cfg)
+		}
+		b.nodes[id] = &benchNode{b: b, id: id, cfg: cfg, log: &benchLog{}, down: true, done: map[uint64]*Result{}, reads: map[uint64]*Error{}}
+		b.start(id)
+	}
+	return b
+}
+
+func (b *bench) start(id NodeID) {
+	n := b.nodes[id]
+	n.cfg.Seed++
+	r, err := NewReplica(n.cfg, n.log.boot, b.now)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	n.replica, n.drive, n.down, n.inbox = r, NewDrive(r, n.log, n), false, nil
+}
+
+func (b *bench) join(name string, home NodeID, ttl time.Duration) *benchMember {
+	conn := ConnID(len(b.members) + 1)
+	m, err := NewMember(MemberConfig{MemberID: name, TTL: ttl, Instance: fmt.Sprintf("%s-%d", name, conn), Seed: uint64(conn)}, b.now)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	bm := &benchMember{conn: conn, home: home, member: m}
+	b.members[conn] = bm
+	return bm
+}
+
+func (b *bench) run(d time.Duration) {
+	for end := b.now.Add(d); b.now < end; b.now = b.now.Add(time.Millisecond) {
+		for _, c := range sortedKeys(b.members) {
+			m := b.members[c]
+			if m.member.Deadline() <= b.now {
+				m.member.Tick(b.now)
+			}
+			out := m.member.TakeOutput()
+			m.changes = append(m.changes, out.Changes...)
+			if n := b.nodes[m.home]; n != nil && !n.down && !m.cut {
+				for _, msg := range out.Messages {
+					n.inbox = append(n.inbox, Input{Member: &MemberInput{Conn: m.conn, Message: msg}})
+				}
+			}
+		}
+		for _, id := range sortedKeys(b.nodes) {
+			n := b.nodes[id]
+			if n.down || (len(n.inbox) == 0 && n.drive.Deadline() > b.now) {
+				continue
+			}
+			if err := n.drive.Turn(); err != nil {
+				b.t.Fatalf("node %d: %v", id, err)
+			}
+		}
+	}
+}
+
+func (b *bench) registrar() *benchNode {
+	for _, id := range sortedKeys(b.nodes) {
+		if n := b.nodes[id]; !n.down && n.replica.Status().OfficeOpen {
+			return n
+		}
+	}
+	b.t.Fatal("no registrar")
+	return nil
+}
+
+func (b *bench) do(c *logpb.Command) *Result {
+	b.t.Helper()
+	n := b.registrar()
+	tag := uint64(len(n.done) + 1000)
+	n.inbox = append(n.inbox, Input{Request: &RequestInput{Tag: tag, Command: c}})
+	for range 100 {
+		b.run(10 * time.Millisecond)
+		if r := n.done[tag]; r != nil {
+			return r
+		}
+	}
+	b.t.Fatal("no reply")
+	return nil
+}
+
+func declare(id string, scopes ...string) *logpb.Command {
+	d := &logpb.DeclareScopes{}
+	for _, s := range scopes {
+		d.Scopes = append(d.Scopes, &logpb.ScopeSpec{Id: s})
+	}
+	return &logpb.Command{RequestId: id, Kind: &logpb.Command_DeclareScopes{DeclareScopes: d}}
+}
+
+func TestThreeReplicasElectAndFailOver(t *testing.T) {
+	b := newBench(t, 3, func(c *Config) { c.FormationMembers = 3; c.SnapshotEntries = 10 })
+	b.run(2 * time.Second)
+	scopes := []string{GlobalControl}
+	for i := range 30 {
+		scopes = append(scopes, fmt.Sprintf("shard/mesh.demo/%02d", i))
+	}
+	if r := b.do(declare("d1", scopes...)); r.Code != "" {
+		t.Fatal(r)
+	}
+	var members []*benchMember
+	for i := range 3 {
+		m := b.join(fmt.Sprintf("m%d", i), NodeID(i+1), time.Second)
+		if err := m.member.Stand(&logpb.Selector{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, m)
+	}
+	b.run(3 * time.Second)
+	held := 0
+	for _, m := range members {
+		n := len(m.member.Held(b.now))
+		if n < 8 || n > 13 {
+			t.Errorf("%s holds %d of 31", m.member.MemberID(), n)
+		}
+		held += n
+	}
+	if held != 31 {
+		t.Fatalf("%d of 31 held", held)
+	}
+	// Its member dies with the registrar.
+	reg := b.registrar()
+	before := reg.replica.Registry().Tokens()
+	reg.down = true
+	members[reg.id-1].cut = true
+	b.run(4 * time.Second)
+	reg2 := b.registrar()
+	for i, tok := range reg2.replica.Registry().Tokens() {
+		if tok.LeaderID == fmt.Sprintf("m%d", reg.id-1) {
+			t.Errorf("%s is still led by the dead member", tok.Scope)
+		}
+		if tok.LeaderID != before[i].LeaderID && tok.Fence <= before[i].Fence {
+			t.Errorf("%s: fence %d after %d", tok.Scope, tok.Fence, before[i].Fence)
+		}
+	}
+	b.start(reg.id)
+	b.run(3 * time.Second)
+	if h, g := reg2.replica.Registry().Hash(), reg.replica.Registry().Hash(); h != g {
+		t.Errorf("replicas differ at %d and %d", reg2.replica.Registry().Revision(), reg.replica.Registry().Revision())
+	}
+	if reg2.replica.Status().Checkpoints == 0 {
+		t.Error("no checkpoint was taken")
+	}
+	if err := VerifyChain(nil, b.nodes[reg2.id].log.records); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,57 @@
+package core
+
+import "time"
+
+// Limits on everything that comes from outside. Their relations are asserted in
+// limits_test.go; a limit that is reached is an error with CodeLimit, never a
+// silent cut.
+const (
+	MaxScopes          = 16_384 // declared scopes
+	MaxSessions        = 1_024  // live sessions
+	MaxReplicas        = 9      // voters
+	MaxStands          = 64     // stands of one session
+	MaxLabels          = 16     // labels of a scope, session or selector
+	MaxLabelKey        = 63     // bytes
+	MaxLabelValue      = 255    // bytes
+	MaxScopeID         = 256    // bytes
+	MaxScopeSegments   = 8      // parts of a scope id between slashes
+	MaxScopeSegment    = 63     // bytes
+	MaxMemberID        = 128    // bytes
+	MaxRequestID       = 128    // bytes
+	MaxCorrelationID   = 128    // bytes
+	MaxActor           = 256    // bytes
+	MaxReason          = 256    // bytes
+	MaxWeight          = 1_000
+	MaxPriority        = 1_000_000 // and no less than its negative
+	MaxScopesPerCmd    = 1_024     // scopes declared or retired by one command
+	MaxCommandBytes    = 512 << 10 // one command, encoded
+	MaxBatch           = 256       // commands of one log entry
+	MaxBatchBytes      = 1 << 20   // commands of one log entry, encoded
+	MaxUncommitted     = 16 << 20  // bytes proposed but not committed
+	MaxPending         = 4_096     // requests one replica waits for
+	MaxReplies         = 16_384    // replies kept: the deduplication window
+	MaxHistory         = 32_768    // records kept in memory and in snapshots
+	MaxAttached        = 1_024     // member connections of one replica
+	MaxGuardScopes     = 65_536    // scopes one guard keeps a mark for
+	MaxInFlight        = 64        // keepalives a member remembers the sending time of
+	MaxSnapshotBytes   = 64 << 20
+	MaxMessagesPerTurn = 1_024 // inputs one turn of a drive takes
+
+	MinTTL = 100 * time.Millisecond
+	MaxTTL = time.Hour
+
+	DefaultTTL               = 2 * time.Second
+	DefaultElectionTimeout   = 600 * time.Millisecond
+	DefaultHeartbeatInterval = 100 * time.Millisecond
+	DefaultMaxElectionWindow = 5 * time.Second
+	DefaultFormationWindow   = 2 * time.Second
+	DefaultRebalanceInterval = time.Second
+	DefaultSnapshotEntries   = 10_000
+)
+
+// KeepaliveInterval is how often a member renews its session: TTL/5.
+func KeepaliveInterval(ttl time.Duration) time.Duration { return ttl / 5 }
+
+// NoteAfter is the silence after which a registrar notes it in the log, and
+// again after every further stretch of the same length: 0.4 TTL.
+func NoteAfter(ttl time.Duration) time.Duration { return ttl * 2 / 5 }

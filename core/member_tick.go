@@ -1,0 +1,164 @@
+package core
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/omnirelay/leadership/core/logpb"
+)
+
+// Tick sends what is due at now, which must have been read after the last message
+// was given to Step, and before anything of the output is sent.
+func (m *Member) Tick(now Time) {
+	m.now = now
+	m.noticeLapse()
+	switch m.state {
+	case sessionNone:
+		if now >= m.dueAt {
+			m.open()
+		}
+	case sessionOpening:
+		if now >= m.dueAt {
+			m.sendOpen()
+		}
+	case sessionOpen:
+		m.tickOpen()
+	case sessionClosing:
+		if now >= m.dueAt {
+			m.sendClose()
+		}
+	}
+}
+
+// Deadline is when Tick is due if nothing arrives before.
+func (m *Member) Deadline() Time {
+	switch m.state {
+	case sessionNone, sessionOpening, sessionClosing:
+		return m.dueAt
+	case sessionClosed:
+		return Never
+	}
+	d := m.keepaliveAt
+	if m.leased {
+		d = min(d, m.leaseUntil)
+	}
+	for _, s := range m.stands {
+		if !s.done {
+			d = min(d, s.tellAt)
+		}
+	}
+	for _, scope := range sortedKeys(m.givenUp) {
+		d = min(d, m.givenUp[scope].tellAt)
+	}
+	return d
+}
+
+// retryAfter is how long an unanswered request waits before it is told again.
+func (m *Member) retryAfter() time.Duration { return m.cfg.TTL / 5 }
+
+func (m *Member) open() {
+	m.attempt++
+	m.openID, m.openBase = m.requestID("open"), m.cursor
+	m.state = sessionOpening
+	m.sendOpen()
+}
+
+func (m *Member) sendOpen() {
+	m.dueAt = m.now.Add(m.retryAfter())
+	m.command(m.openID, &logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
+		MemberId: m.cfg.MemberID, Labels: m.cfg.Labels, Weight: m.cfg.Weight, TtlNs: int64(m.cfg.TTL), Replaces: uint64(m.cfg.Replaces),
+	}}})
+}
+
+func (m *Member) sendClose() {
+	m.dueAt = m.now.Add(m.retryAfter())
+	m.command(m.requestID("close"), &logpb.Command{Kind: &logpb.Command_CloseSession{
+		CloseSession: &logpb.CloseSession{Session: uint64(m.session)},
+	}})
+}
+
+func (m *Member) tickOpen() {
+	if m.now >= m.keepaliveAt {
+		m.sendKeepalive()
+	}
+	for i, s := range m.stands {
+		if !s.done && m.now >= s.tellAt {
+			s.tellAt = m.now.Add(m.retryAfter())
+			m.sendStand(i, s)
+		}
+	}
+	for _, scope := range sortedKeys(m.givenUp) {
+		if s := m.givenUp[scope]; m.now >= s.tellAt {
+			s.tellAt = m.now.Add(m.retryAfter())
+			m.sendResign(scope, s.fence)
+		}
+	}
+}
+
+// sendKeepalive renews the session. Its sending time is read before it is sent, so
+// the lease it will be good for starts no later than the registrar's receipt.
+func (m *Member) sendKeepalive() {
+	m.number++
+	if len(m.sent) == MaxInFlight {
+		m.sent = m.sent[1:]
+	}
+	m.sent = append(m.sent, sentKeepalive{number: m.number, at: m.now})
+	m.keepaliveAt = m.now.Add(m.interval())
+	m.out = append(m.out, MemberMessage{Keepalive: &Keepalive{
+		Session: m.session, Number: m.number, Cursor: m.cursor, ViewRevision: m.viewRevision,
+	}})
+}
+
+// interval is TTL/5, or less where the renewal lead time asks for it.
+func (m *Member) interval() time.Duration {
+	d := KeepaliveInterval(m.cfg.TTL)
+	if lead := m.cfg.RenewalLead; lead > 0 {
+		d = min(d, max(m.cfg.Epsilon.Shrink(m.cfg.TTL)-lead, time.Millisecond))
+	}
+	return d
+}
+
+func (m *Member) sendStand(i int, s *standing) {
+	id := m.requestID(standName(i, s))
+	if s.withdraw {
+		m.command(id, &logpb.Command{Kind: &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: uint64(m.session), Selector: s.selector}}})
+		return
+	}
+	m.command(id, &logpb.Command{Kind: &logpb.Command_Stand{
+		Stand: &logpb.Stand{Session: uint64(m.session), Selector: s.selector, Priority: s.priority},
+	}})
+}
+
+func (m *Member) sendResign(scope string, fence uint64) {
+	m.command(m.requestID(fmt.Sprintf("resign-%d", fence)), &logpb.Command{Kind: &logpb.Command_Resign{
+		Resign: &logpb.Resign{Session: uint64(m.session), Scope: scope, Fence: fence},
+	}})
+}
+
+// requestID names a request of this session, the same at every repetition.
+func (m *Member) requestID(what string) string {
+	return fmt.Sprintf("%s/%d/%s", m.cfg.Instance, m.attempt, what)
+}
+
+func (m *Member) command(id string, c *logpb.Command) {
+	c.RequestId, c.Base, c.Actor = id, m.cursor, m.cfg.MemberID
+	if id == m.openID {
+		c.Base = m.openBase
+	}
+	m.out = append(m.out, MemberMessage{Command: c})
+}
+
+// noticeLapse tells the application that the lease has run out. The session may
+// still live: a later acknowledgement brings the same grants back into force.
+func (m *Member) noticeLapse() {
+	if m.leased && m.now >= m.leaseUntil {
+		m.leased = false
+		for _, scope := range sortedKeys(m.grants) {
+			m.changed(MemberChange{Kind: ChangeLost, Token: m.grants[scope].Token, Reason: ReasonLeaseLapsed})
+		}
+	}
+}
+
+func standName(i int, s *standing) string {
+	return fmt.Sprintf("stand-%d-%d", i, s.version)
+}

@@ -1,0 +1,100 @@
+// Package plant names the bugs that the simulator can plant in core to show that
+// its checkers catch them. Each is one wrong line behind a switch. A Set can only
+// be filled here, and only sim imports this package (ci/imports_test.go), so no
+// shipped program can turn one on; an empty Set costs one bit test.
+package plant
+
+import "fmt"
+
+// Plant is one named bug.
+type Plant uint8
+
+const (
+	AckBeforeQuorum Plant = iota
+	ExpireWithoutWait
+	DeposedExpiryCounts
+	KeepalivesBeforeFirstEntry
+	RenewExpired
+	LeaseFromAck
+	IgnoreDrift
+	FenceNotRaised
+	FenceMissingFromSnapshot
+	GuardRecordsRefused
+	GuardForgetsOnRestart
+	ApplyTwiceAfterRestart
+	SnapshotDropsSessions
+	ReplyCacheLost
+	VoteBeforeDurable
+	AppendBeforeDurable
+	TornTailAccepted
+	ApplyRangesOverMap
+	ApplyReadsClock
+	AuditOutsideTransaction
+	NoPreVoteCheckQuorum
+	SuccessorBeforeAck
+	StreamResumesLate
+	RetiredScopeElected
+	BelieveGivenUp
+	AckAfterNote
+	NoNotes
+	StampBeforeDrain      // †: receipts stamped by a clock read before the inbox was drained
+	OldCheckConfirms      // †: a check begun before receipt confirms a keepalive
+	AckWhileExpiring      // †: a pending expiry does not hold back the ack
+	OfficeOutlived        // †: deadlines and waiting keepalives survive the office
+	AgeFromAck            // †: age counts from the last acknowledged receipt
+	NoteCountsWhenApplied // †: a note holds acks back only once it is applied
+	ForeignCancelCounts   // †: a cancel proposed before the note, or of another term, counts
+	TermOfCommitter       // †: a keeper entry's term compared with the committer's
+	ForgetUnseenResign    // †: a grant acknowledged unseen is believed when it shows up
+	NoteAfterCancel       // a note decided earlier lands after its cancel
+	DivergentElection     // a replica breaks ties by its own id
+	numPlants
+)
+
+var names = [numPlants]string{
+	"ack-before-quorum", "expire-without-wait", "deposed-expiry-counts", "keepalives-before-first-entry",
+	"renew-expired", "lease-from-ack", "ignore-drift", "fence-not-raised", "fence-missing-from-snapshot",
+	"guard-records-refused", "guard-forgets-on-restart", "apply-twice-after-restart", "snapshot-drops-sessions",
+	"reply-cache-lost", "vote-before-durable", "append-before-durable", "torn-tail-accepted",
+	"apply-ranges-over-map", "apply-reads-clock", "audit-outside-transaction", "no-prevote-checkquorum",
+	"successor-before-ack", "stream-resumes-late", "retired-scope-elected", "believe-given-up", "ack-after-note",
+	"no-notes", "stamp-before-drain", "old-check-confirms", "ack-while-expiring", "office-outlived", "age-from-ack",
+	"note-counts-when-applied", "foreign-cancel-counts", "term-of-committer", "forget-unseen-resign",
+	"note-after-cancel", "divergent-election",
+}
+
+func (p Plant) String() string { return names[p] }
+
+// All lists every plant in the order of its declaration.
+func All() []Plant {
+	all := make([]Plant, numPlants)
+	for i := range all {
+		all[i] = Plant(i)
+	}
+	return all
+}
+
+// Parse finds a plant by its name.
+func Parse(name string) (Plant, error) {
+	for i, n := range names {
+		if n == name {
+			return Plant(i), nil
+		}
+	}
+	return 0, fmt.Errorf("no plant is named %q; simrun selftest --list shows them", name)
+}
+
+// Set is the plants of one run. The zero Set is empty.
+type Set struct{ bits uint64 }
+
+// Of returns the set of the given plants.
+func Of(plants ...Plant) Set {
+	var s Set
+	for _, p := range plants {
+		s.bits |= 1 << p
+	}
+	return s
+}
+
+// Has reports whether p is planted.
+func (s Set) Has(p Plant) bool { return s.bits&(1<<p) != 0 }

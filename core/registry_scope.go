@@ -1,0 +1,263 @@
+package core
+
+import (
+	"maps"
+
+	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
+)
+
+func (s *scope) retiring() bool { return s.ask != nil && s.ask.reason == AskRetire }
+
+func (g *Registry) declareScopes(c *logpb.DeclareScopes) *Error {
+	added := 0
+	for _, spec := range c.Scopes {
+		old := g.scopes[spec.Id]
+		if old != nil && old.retiring() {
+			if !g.plants.Has(plant.RetiredScopeElected) {
+				// Its holder, perhaps cut off, still may act. Declaring it anew before the
+				// holder gave it up would elect a second one.
+				return refuse(CodeRetiring, "scope %q is being given up by its holder; declare it when it is gone", spec.Id)
+			}
+		}
+		if old == nil {
+			added++
+		} else if old.spec.Kind != spec.Kind || !maps.Equal(old.spec.Labels, spec.Labels) {
+			return refuse(CodeConflict, "scope %q is declared with another kind or other labels; retire it first", spec.Id)
+		}
+	}
+	if len(g.scopes)+added > MaxScopes {
+		return &Error{Code: CodeLimit, Field: "scopes", Message: "too many scopes; retire some"}
+	}
+	for _, spec := range c.Scopes {
+		g.declare(spec)
+	}
+	g.fillVacancies()
+	return nil
+}
+
+// declare adds a scope, or changes whom one prefers and how it fails over. A live
+// leader stays; the change counts from the next election.
+func (g *Registry) declare(spec *logpb.ScopeSpec) {
+	if sc := g.scopes[spec.Id]; sc != nil {
+		if sc.retiring() {
+			g.plantForgetHolder(sc)
+		}
+		sc.spec = spec
+		return
+	}
+	sc := &scope{spec: spec, vacantSince: g.entry.WallNs}
+	g.scopes[spec.Id] = sc
+	g.vacant[spec.Id] = sc
+	g.record(EventScopeDeclared, sc, nil, ReasonScopeDeclared)
+}
+
+func (g *Registry) plantForgetHolder(sc *scope) {
+	sc.ask = nil
+	g.vacate(sc, EventLost, ReasonScopeRetired)
+}
+
+func (g *Registry) retireScopes(c *logpb.RetireScopes) *Error {
+	for _, id := range c.Scopes {
+		if g.scopes[id] == nil {
+			return refuse(CodeNotFound, "scope %q is not declared", id)
+		}
+	}
+	for _, id := range c.Scopes {
+		sc := g.scopes[id]
+		if sc == nil { // named twice
+			continue
+		}
+		if sc.leader == nil {
+			g.remove(sc)
+		} else {
+			g.askHolder(sc, AskRetire, "")
+		}
+	}
+	return nil
+}
+
+func (g *Registry) remove(sc *scope) {
+	delete(g.scopes, sc.spec.Id)
+	delete(g.vacant, sc.spec.Id)
+	g.record(EventScopeRetired, sc, nil, ReasonScopeRetired)
+}
+
+// askHolder asks the live holder to give the scope up. A retirement is never
+// replaced by a lesser request.
+func (g *Registry) askHolder(sc *scope, reason, to string) {
+	if sc.retiring() || (sc.ask != nil && sc.ask.reason == reason && sc.ask.to == to) {
+		return
+	}
+	sc.ask = &ask{reason: reason, to: to, correlationID: g.command.CorrelationId, actor: g.command.Actor}
+	g.touch(sc.leader)
+	g.record(EventDrainRequested, sc, sc.leader, reason)
+	if g.plants.Has(plant.SuccessorBeforeAck) && reason != AskRetire {
+		g.vacate(sc, EventSteppedDown, reason)
+		g.fillVacancies()
+	}
+}
+
+// transfer asks the holder to hand over, or elects when the scope is vacant.
+func (g *Registry) transfer(c *logpb.Transfer, result *Result) *Error {
+	sc := g.scopes[c.Scope]
+	if sc == nil {
+		return refuse(CodeNotFound, "scope %q is not declared", c.Scope)
+	}
+	if sc.retiring() {
+		return refuse(CodeRetiring, "scope %q is being retired", c.Scope)
+	}
+	if c.Fence != 0 && sc.fence != c.Fence {
+		return refuse(CodeConflict, "scope %q is led under fence %d, not %d", c.Scope, sc.fence, c.Fence)
+	}
+	if c.ToMember != "" && !g.canLead(sc, c.ToMember) {
+		return refuse(CodeConflict, "member %q does not stand for scope %q, is cordoned, or has no live session", c.ToMember, c.Scope)
+	}
+	result.Fence = sc.fence
+	if sc.leader == nil {
+		return refuse(CodeConflict, "scope %q has no leader to ask; it is elected as soon as a member stands", c.Scope)
+	}
+	if sc.leader.member == c.ToMember {
+		return nil
+	}
+	g.askHolder(sc, c.Reason, c.ToMember)
+	return nil
+}
+
+func (g *Registry) canLead(sc *scope, member string) bool {
+	for _, id := range sortedKeys(g.sessions) {
+		if s := g.sessions[id]; s.member == member && g.eligible(s, sc) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Registry) cancelTransfer(c *logpb.CancelTransfer) *Error {
+	sc := g.scopes[c.Scope]
+	if sc == nil {
+		return refuse(CodeNotFound, "scope %q is not declared", c.Scope)
+	}
+	if sc.retiring() {
+		return refuse(CodeRetiring, "scope %q is being retired; that cannot be withdrawn", c.Scope)
+	}
+	if sc.ask == nil {
+		return refuse(CodeConflict, "nobody asked for scope %q", c.Scope)
+	}
+	g.touch(sc.leader)
+	g.record(EventDrainCancelled, sc, sc.leader, sc.ask.reason)
+	sc.ask = nil
+	return nil
+}
+
+// resign ends a leadership that its holder gave up, and elects the successor in
+// the same entry. It is the acknowledgement of an ask as well, also of one that
+// was withdrawn meanwhile.
+func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
+	sc := g.scopes[c.Scope]
+	if sc == nil || sc.leader == nil || sc.leader.id != SessionID(c.Session) || sc.fence != c.Fence {
+		return refuse(CodeNotLeader, "session %d does not lead scope %q under fence %d", c.Session, c.Scope, c.Fence)
+	}
+	asked := sc.ask
+	sc.resignedBy = sc.leader.id
+	reason := ReasonResigned
+	if asked != nil {
+		reason = asked.reason
+	}
+	g.vacate(sc, EventSteppedDown, reason)
+	switch {
+	case asked != nil && asked.reason == AskRetire:
+		g.remove(sc)
+	case asked != nil && asked.to != "" && g.electNamed(sc, asked.to):
+	default:
+		g.fillVacancies()
+	}
+	if asked != nil && sc.leader != nil {
+		sc.resignedBy = 0 // it did as it was asked, and may be asked back
+	}
+	result.Fence = sc.fence
+	return nil
+}
+
+func (g *Registry) cordon(c *logpb.Cordon) *Error {
+	if !c.Cordoned {
+		delete(g.cordoned, c.MemberId)
+		g.fillVacancies()
+		return nil
+	}
+	if len(g.cordoned) >= MaxSessions && !g.cordoned[c.MemberId] {
+		return &Error{Code: CodeLimit, Field: "cordoned", Message: "too many cordoned members; lift a cordon"}
+	}
+	g.cordoned[c.MemberId] = true
+	if c.Drain {
+		g.drain(c.MemberId)
+	}
+	return nil
+}
+
+// drain asks a member for everything it leads.
+func (g *Registry) drain(member string) {
+	for _, id := range sortedKeys(g.sessions) {
+		s := g.sessions[id]
+		if s.member != member {
+			continue
+		}
+		for _, name := range sortedKeys(s.leads) {
+			g.askHolder(s.leads[name], AskDrain, "")
+		}
+	}
+}
+
+// vacate ends a leadership.
+func (g *Registry) vacate(sc *scope, kind EventKind, reason string) {
+	holder := sc.leader
+	if sc.retiring() {
+		kind = EventLost
+	}
+	g.record(kind, sc, holder, reason)
+	delete(holder.leads, sc.spec.Id)
+	g.touch(holder)
+	sc.leader = nil
+	sc.vacantSince = g.entry.WallNs
+	g.vacant[sc.spec.Id] = sc
+	if !sc.retiring() {
+		sc.ask = nil
+	}
+}
+
+// install makes s the leader of a vacant scope: a new term, a new fence.
+func (g *Registry) install(sc *scope, s *session) {
+	same := sc.resignedBy == s.id
+	sc.term++
+	sc.leader = s
+	if !(g.plants.Has(plant.FenceNotRaised) && same) {
+		sc.fence = g.nextFence
+		g.nextFence++
+	}
+	sc.issuedWall = g.entry.WallNs
+	if g.plants.Has(plant.ApplyReadsClock) {
+		sc.issuedWall = g.plantWall
+	}
+	if same {
+		sc.resignedBy = 0
+	}
+	delete(g.vacant, sc.spec.Id)
+	s.leads[sc.spec.Id] = sc
+	g.touch(s)
+	g.record(EventElected, sc, s, ReasonElected)
+}
+
+// record appends one transition to the history.
+func (g *Registry) record(kind EventKind, sc *scope, s *session, reason string) {
+	g.ordinal++
+	r := &Record{
+		Revision: g.revision, Ordinal: g.ordinal, Kind: uint32(kind), Scope: sc.spec.Id, ScopeKind: sc.spec.Kind,
+		Labels: sc.spec.Labels, Term: sc.term, Fence: sc.fence, Reason: reason, CorrelationId: g.command.CorrelationId,
+		Actor: g.command.Actor, WallNs: g.entry.WallNs, IssuedWallNs: sc.issuedWall,
+	}
+	if s != nil {
+		r.MemberId, r.Session = s.member, uint64(s.id)
+	}
+	g.history.append(r)
+	g.outcome.Records = append(g.outcome.Records, r)
+}

@@ -1,0 +1,356 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
+)
+
+// Config of a replica. The zero value of a duration means its default.
+type Config struct {
+	// ID names this replica, Voters all of them; the same Voters on each.
+	ID     NodeID
+	Voters []NodeID
+	// ClusterID is written into the registry by its first registrar.
+	ClusterID string
+	// Seed makes this replica's randomness: when it stands, ids it mints. Two
+	// replicas, or two lives of one, must not share a seed.
+	Seed uint64
+	// Epsilon bounds the rate error of every clock of the cluster.
+	Epsilon Epsilon
+	// ElectionTimeout is how long a follower waits for the registrar before it lets
+	// others stand; it stands itself within twice that. At least three
+	// HeartbeatIntervals, or a lost message deposes a registrar.
+	ElectionTimeout   time.Duration
+	HeartbeatInterval time.Duration
+	// MaxElectionWindow is the longest a request waits for a registrar.
+	MaxElectionWindow time.Duration
+	// FormationMembers is how many members must stand before the first elections,
+	// FormationWindow how long the first of them waits for the others.
+	FormationMembers int
+	FormationWindow  time.Duration
+	// RebalanceInterval is the pause between two rounds of rebalancing, each at most
+	// rebalanceMoves; negative: never.
+	RebalanceInterval time.Duration
+	// SnapshotEntries is how many applied entries a snapshot follows.
+	SnapshotEntries uint64
+	// MaxVersion is the newest protocol version to understand; 0: ProtocolVersion.
+	MaxVersion uint32
+	Plants     plant.Set
+	// Logger takes raft's own log; nil: none.
+	Logger raft.Logger
+}
+
+// EnsureDefaults fills in every field that was left at zero.
+func (c *Config) EnsureDefaults() {
+	defaultTo(&c.ElectionTimeout, DefaultElectionTimeout)
+	defaultTo(&c.HeartbeatInterval, DefaultHeartbeatInterval)
+	defaultTo(&c.MaxElectionWindow, DefaultMaxElectionWindow)
+	defaultTo(&c.FormationWindow, DefaultFormationWindow)
+	defaultTo(&c.RebalanceInterval, DefaultRebalanceInterval)
+	defaultTo(&c.SnapshotEntries, DefaultSnapshotEntries)
+	defaultTo(&c.MaxVersion, ProtocolVersion)
+	defaultTo(&c.Epsilon, DefaultEpsilon)
+	if c.Logger == nil {
+		c.Logger = silentLogger{}
+	}
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports every problem of a configuration with its defaults filled in.
+func (c *Config) Validate() error {
+	var problems []error
+	check := func(ok bool, field, format string, args ...any) {
+		if !ok {
+			problems = append(problems, invalid(field, format, args...))
+		}
+	}
+	check(c.ID != 0, "id", "0 is nobody")
+	check(slices.Contains(c.Voters, c.ID), "voters", "replica %d is not among the voters %v", c.ID, c.Voters)
+	check(len(c.Voters) <= MaxReplicas, "voters", "%d replicas; at most %d are allowed", len(c.Voters), MaxReplicas)
+	sorted := slices.Clone(c.Voters)
+	slices.Sort(sorted)
+	check(len(slices.Compact(sorted)) == len(c.Voters), "voters", "%v names a replica twice", c.Voters)
+	check(c.ClusterID != "", "clusterId", "empty")
+	check(c.HeartbeatInterval > 0, "heartbeatInterval", "%v; want a positive duration", c.HeartbeatInterval)
+	check(c.ElectionTimeout >= 3*c.HeartbeatInterval, "electionTimeout", "%v; want at least three heartbeat intervals of %v", c.ElectionTimeout, c.HeartbeatInterval)
+	check(c.MaxElectionWindow > c.ElectionTimeout, "maxElectionWindow", "%v; want more than the election timeout of %v", c.MaxElectionWindow, c.ElectionTimeout)
+	check(c.Epsilon > 0 && c.Epsilon < 500, "epsilon", "%d parts per thousand; want 1 to 499", c.Epsilon)
+	check(c.FormationMembers >= 0 && c.FormationMembers <= MaxSessions, "formationMembers", "%d; want 0 to %d", c.FormationMembers, MaxSessions)
+	return errors.Join(problems...)
+}
+
+// Replica is one copy of the registry over a raft log, with the keeper that works
+// while this replica is the registrar. It is driven by a Drive: inputs and time go
+// in, a Ready comes out, is made durable and sent, and Advance gives out what that
+// made true. It starts no goroutine and is not safe for concurrent use.
+type Replica struct {
+	cfg      Config
+	node     *raft.RawNode
+	storage  *raft.MemoryStorage
+	registry *Registry
+	keeper   *Keeper
+	timer    electionTimer
+	rng      *rand.Rand
+	now      Time
+	err      error
+
+	// Of raft.
+	lead       NodeID
+	leading    bool
+	term       uint64
+	vote       uint64
+	nextTick   Time // of a leader
+	committed  uint64
+	confState  *raftpb.ConfState
+	current    raft.Ready
+	restored   *Registry // from a received snapshot that is being made durable
+	checkpoint *raftpb.Snapshot
+	compactTo  uint64
+	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
+	readable   bool            // contact with a registrar within the election timeout
+
+	officeOpen  bool
+	officeStart Time
+
+	notedAt map[SessionID]Time // when this replica applied each note that stands
+
+	requests requestTable
+	attached attachments
+	reads    readTable
+	duties   duties
+
+	// The audit trail between applied and durable.
+	auditedTo    uint64 // durable
+	auditSeq     uint64 // of the newest durable record
+	auditBatch   []*Record
+	auditFlushAt Time
+	replayCheck  *Record // the newest durable record at boot, until the replay passed it
+
+	out            Emission
+	status         statusCounters
+	plantWall      int64
+	plantSkip      uint64
+	plantDecisions []*logpb.Command
+}
+
+type statusCounters struct {
+	installs, checkpoints, campaigns, offices uint64
+}
+
+// NewReplica returns a replica that continues from what its log holds. The clock
+// reads now; nothing is assumed about readings of an earlier life.
+func NewReplica(cfg Config, boot Boot, now Time) (*Replica, error) {
+	cfg.EnsureDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		cfg: cfg, now: now, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.ID))),
+		keeper: newKeeper(cfg.Epsilon, cfg.Plants), notedAt: map[SessionID]Time{}, reportAt: map[NodeID]Time{},
+		auditFlushAt: Never, nextTick: Never, auditedTo: boot.AuditedTo, replayCheck: boot.LastRecord,
+		requests: newRequestTable(), attached: newAttachments(), reads: newReadTable(), duties: newDuties(),
+	}
+	if boot.LastRecord != nil {
+		r.auditSeq = boot.LastRecord.Seq
+	}
+	r.timer = electionTimer{timeout: cfg.ElectionTimeout, rng: r.rng}
+	r.timer.Reset(now)
+	if err := r.load(boot); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Registry is this replica's copy, to be read between turns and not modified.
+func (r *Replica) Registry() *Registry { return r.registry }
+
+// Err is what halted the replica, nil while it runs.
+func (r *Replica) Err() error { return r.err }
+
+// Halt stops the replica for good.
+func (r *Replica) Halt(err error) {
+	if r.err == nil {
+		r.err = err
+		r.keeper.End()
+	}
+}
+
+// Status tells what a replica knows about itself.
+type Status struct {
+	ID          NodeID
+	Registrar   NodeID // 0: none known
+	IsRegistrar bool
+	// OfficeOpen is true once the registrar's first entry is applied.
+	OfficeOpen bool
+	RaftTerm   uint64
+	Applied    uint64
+	Committed  uint64
+	// Ready is true while this copy can be vouched for; otherwise NotReadyReason
+	// says why not.
+	Ready            bool
+	NotReadyReason   string
+	Version          uint32
+	Forming          bool
+	SnapshotInstalls uint64
+	Checkpoints      uint64
+	Campaigns        uint64
+	Offices          uint64
+	PendingRequests  int
+	AttachedMembers  int
+}
+
+// Status describes the replica between two turns.
+func (r *Replica) Status() Status {
+	forming, _ := r.registry.Forming()
+	s := Status{
+		ID: r.cfg.ID, Registrar: r.lead, IsRegistrar: r.leading, OfficeOpen: r.officeOpen, RaftTerm: r.term,
+		Applied: r.registry.Revision(), Committed: r.committed, Version: r.registry.Version(), Forming: forming,
+		SnapshotInstalls: r.status.installs, Checkpoints: r.status.checkpoints, Campaigns: r.status.campaigns,
+		Offices: r.status.offices, PendingRequests: len(r.requests.byID), AttachedMembers: len(r.attached.bySession),
+	}
+	s.NotReadyReason = r.notReady()
+	s.Ready = s.NotReadyReason == ""
+	return s
+}
+
+// notReady is a ladder: the strongest reason first.
+func (r *Replica) notReady() string {
+	switch {
+	case r.err != nil:
+		return fmt.Sprintf("this node halted: %v", r.err)
+	case r.lead == 0:
+		return fmt.Sprintf("no registrar: fewer than %d of the %d registry nodes can reach each other, or they are electing one", len(r.cfg.Voters)/2+1, len(r.cfg.Voters))
+	case r.leading && !r.officeOpen:
+		return "this node has just become registrar and has not confirmed it yet"
+	case r.registry.ClusterID() == "":
+		return "the registry has no first entry yet"
+	}
+	return ""
+}
+
+// Step takes what has arrived. now was read after everything in inputs arrived.
+func (r *Replica) Step(now Time, inputs []Input) {
+	r.now = now
+	if r.err != nil {
+		return
+	}
+	for i := range inputs {
+		r.step(&inputs[i])
+	}
+}
+
+func (r *Replica) step(in *Input) {
+	switch {
+	case in.Message != nil:
+		r.receive(in.Message)
+	case in.Member != nil:
+		r.receiveMember(in.Member)
+	case in.Request != nil:
+		r.request(in.Request)
+	case in.Read != nil:
+		r.reads.add(r.now, in.Read.Tag, r.cfg.MaxElectionWindow)
+	case in.Detached != 0:
+		r.attached.detach(in.Detached)
+	case in.Unreachable != 0:
+		r.node.ReportUnreachable(uint64(in.Unreachable))
+	case in.HandOver:
+		r.handOver()
+	}
+}
+
+func (r *Replica) receive(m *Message) {
+	if m.To != r.cfg.ID || !slices.Contains(r.cfg.Voters, m.From) {
+		return
+	}
+	switch {
+	case m.Raft != nil:
+		r.receiveRaft(m)
+	case m.Proposal != nil:
+		r.receiveProposal(m.Proposal)
+	case m.Keepalive != nil:
+		r.keeper.Receive(r.now, m.From, m.Keepalive)
+	case m.Ack != nil:
+		r.returnAck(m.Ack)
+	}
+}
+
+// Tick lets time pass. It must follow Step with the same now. wall is the wall
+// clock, in Unix nanoseconds, that entries proposed now are stamped with.
+func (r *Replica) Tick(now Time, wall int64) {
+	r.now = now
+	if r.err != nil {
+		return
+	}
+	r.watchOffice()
+	r.tickRaft()
+	r.watchOffice()
+	r.tickKeeper()
+	r.tickDuties()
+	r.tickRequests()
+	r.propose(wall)
+	r.confirm()
+	r.collectAcks()
+	r.plantWall = int64(now)
+}
+
+// Deadline is when Tick is due if nothing arrives before.
+func (r *Replica) Deadline() Time {
+	if r.err != nil {
+		return Never
+	}
+	d := min(r.keeper.Deadline(r.now), r.duties.deadline(), r.requests.deadline(), r.reads.deadline(), r.auditFlushAt)
+	if r.leading {
+		d = min(d, r.nextTick)
+	} else {
+		d = min(d, r.timer.Deadline())
+	}
+	for _, n := range sortedKeys(r.reportAt) {
+		d = min(d, r.reportAt[n])
+	}
+	return d
+}
+
+// collectAcks sends the keeper's acknowledgements on their way.
+func (r *Replica) collectAcks() {
+	for _, a := range r.keeper.TakeAcks() {
+		ack := &AckReturn{Session: a.session, Number: a.number, Conn: a.conn}
+		if a.home == r.cfg.ID {
+			r.returnAck(ack)
+		} else {
+			r.out.Messages = append(r.out.Messages, Message{From: r.cfg.ID, To: a.home, Ack: ack})
+		}
+	}
+}
+
+// returnAck hands an acknowledgement to the member's connection.
+func (r *Replica) returnAck(a *AckReturn) {
+	r.out.Members = append(r.out.Members, MemberOutput{Conn: a.Conn, Message: ReplicaMessage{Ack: &Ack{Session: a.Session, Number: a.Number}}})
+}
+
+func (r *Replica) mintID() string {
+	return fmt.Sprintf("%016x%016x", r.rng.Uint64(), r.rng.Uint64())
+}
+
+// own returns a command that this replica proposes on its own account.
+func (r *Replica) own(c *logpb.Command) *logpb.Command {
+	c.RequestId = fmt.Sprintf("node-%d/%s", r.cfg.ID, r.mintID())
+	c.Base = r.registry.Revision()
+	c.CorrelationId = r.mintID()
+	c.Actor = fmt.Sprintf("node-%d", r.cfg.ID)
+	return c
+}

@@ -1,0 +1,134 @@
+package core
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/omnirelay/leadership/core/logpb"
+)
+
+// rebalanceMoves is how many scopes one round of rebalancing moves at most.
+const rebalanceMoves = 4
+
+// duties are what a registrar does of its own accord, keepers' decisions aside:
+// bootstrap, announce versions, end a formation, rebalance. A replica that is no
+// registrar has one duty, to announce its version.
+type duties struct {
+	announceAt  Time
+	bootstrapAt Time
+	formAt      Time
+	formation   uint64 // that formAt belongs to
+	rebalanceAt Time
+	balancedAt  uint64 // the revision at which nothing was to be moved
+}
+
+func newDuties() duties {
+	return duties{announceAt: 0, bootstrapAt: Never, formAt: Never, rebalanceAt: Never}
+}
+
+func (d *duties) begin() {
+	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
+}
+
+func (d *duties) open(now Time, interval time.Duration) {
+	d.bootstrapAt = now
+	if interval > 0 {
+		d.rebalanceAt = now.Add(interval)
+	}
+}
+
+func (d *duties) deadline() Time {
+	return min(d.announceAt, d.bootstrapAt, d.formAt, d.rebalanceAt)
+}
+
+func (r *Replica) tickDuties() {
+	r.announce()
+	if !r.officeOpen {
+		return
+	}
+	r.bootstrap()
+	r.form()
+	r.rebalance()
+}
+
+// announce tells the registry which protocol version this replica understands.
+func (r *Replica) announce() {
+	if r.now < r.duties.announceAt {
+		return
+	}
+	if r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion {
+		r.duties.announceAt = Never
+		return
+	}
+	r.duties.announceAt = r.now.Add(r.cfg.ElectionTimeout)
+	if r.lead == 0 || r.registry.ClusterID() == "" {
+		return
+	}
+	r.handToRegistrar([]*logpb.Command{r.own(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{
+		AnnounceVersion: &logpb.AnnounceVersion{Replica: uint64(r.cfg.ID), MaxVersion: r.cfg.MaxVersion},
+	}})})
+}
+
+// bootstrap gives the registry its first command.
+func (r *Replica) bootstrap() {
+	d := &r.duties
+	if r.now < d.bootstrapAt {
+		return
+	}
+	d.bootstrapAt = Never
+	if id := r.registry.ClusterID(); id != "" {
+		if id != r.cfg.ClusterID {
+			r.Halt(fmt.Errorf("the registry belongs to cluster %q, this node is configured for %q", id, r.cfg.ClusterID))
+		}
+		return
+	}
+	d.bootstrapAt = r.now.Add(r.cfg.ElectionTimeout)
+	b := &logpb.Bootstrap{ClusterId: r.cfg.ClusterID, FormationMembers: uint32(r.cfg.FormationMembers)}
+	for _, v := range r.cfg.Voters {
+		b.Voters = append(b.Voters, uint64(v))
+	}
+	r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_Bootstrap{Bootstrap: b}}))
+}
+
+// form ends a formation that has waited long enough since the first member stood.
+func (r *Replica) form() {
+	d := &r.duties
+	forming, formation := r.registry.Forming()
+	if !forming || r.registry.standing() == 0 {
+		d.formAt, d.formation = Never, 0
+		return
+	}
+	if d.formation != formation {
+		d.formation, d.formAt = formation, r.now.Add(r.cfg.FormationWindow)
+	}
+	if r.now < d.formAt {
+		return
+	}
+	d.formAt = r.now.Add(r.cfg.ElectionTimeout)
+	r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_EndFormation{
+		EndFormation: &logpb.EndFormation{Formation: formation},
+	}}))
+}
+
+// rebalance asks holders to hand a few scopes over. A plan that found nothing is
+// not made again until the registry has changed.
+func (r *Replica) rebalance() {
+	d := &r.duties
+	if r.now < d.rebalanceAt {
+		return
+	}
+	d.rebalanceAt = r.now.Add(r.cfg.RebalanceInterval)
+	if d.balancedAt == r.registry.Revision() {
+		return
+	}
+	moves := r.registry.PlanMoves(rebalanceMoves)
+	if len(moves) == 0 {
+		d.balancedAt = r.registry.Revision()
+		return
+	}
+	for _, m := range moves {
+		r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_Transfer{
+			Transfer: &logpb.Transfer{Scope: m.Scope, ToMember: m.To, Fence: m.Fence, Reason: AskRebalance},
+		}}))
+	}
+}

@@ -1,0 +1,188 @@
+package core
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
+)
+
+// snapshotFormat is raised when a snapshot can no longer be read by older builds.
+const snapshotFormat = 1
+
+// Snapshot returns the whole state. It shares immutable records and
+// specifications with the registry, and nothing else.
+func (g *Registry) Snapshot() *logpb.Snapshot {
+	hash := g.Hash()
+	s := &logpb.Snapshot{
+		Format: snapshotFormat, ClusterId: g.clusterID, Revision: g.revision, NextFence: g.nextFence,
+		NextSession: uint64(g.nextSession), NextAuditSeq: g.history.nextSeq, AuditHead: g.history.head,
+		Cordoned: sortedKeys(g.cordoned), ReplyHorizon: g.replies.horizon, KeeperTerm: g.keeperTerm,
+		KeeperNumber: g.keeperNumber, History: slices.Clone(g.history.records), ActiveVersion: g.activeVersion,
+		FormationMembers: g.formationMembers, Forming: g.forming, Formation: g.formation, Hash: hash[:],
+	}
+	for _, id := range sortedKeys(g.sessions) {
+		s.Sessions = append(s.Sessions, g.sessions[id].toProto())
+	}
+	for _, id := range sortedKeys(g.scopes) {
+		s.Scopes = append(s.Scopes, g.scopes[id].toProto())
+	}
+	for _, r := range g.replies.order {
+		s.Replies = append(s.Replies, &logpb.Snapshot_Reply{RequestId: r.requestID, Index: r.index, Result: r.result})
+	}
+	for _, v := range g.voters {
+		s.Voters = append(s.Voters, uint64(v))
+	}
+	for _, n := range sortedKeys(g.versions) {
+		s.Versions = append(s.Versions, &logpb.AnnounceVersion{Replica: uint64(n), MaxVersion: g.versions[n]})
+	}
+	g.plantSnapshot(s)
+	return s
+}
+
+func (g *Registry) plantSnapshot(s *logpb.Snapshot) {
+	if g.plants.Has(plant.FenceMissingFromSnapshot) {
+		s.NextFence, s.Hash = 1, nil
+	}
+	if g.plants.Has(plant.SnapshotDropsSessions) {
+		s.Sessions, s.Hash = nil, nil
+		for _, sc := range s.Scopes {
+			sc.Leader = 0
+		}
+	}
+}
+
+func (s *session) toProto() *logpb.Snapshot_Session {
+	p := &logpb.Snapshot_Session{
+		Id: uint64(s.id), MemberId: s.member, Labels: s.labels, Weight: s.weight, TtlNs: s.ttl, OpenedAt: s.openedAt,
+		ChangedAt: s.changedAt, Noted: s.noted, NotedAgeNs: s.notedAge, NotedAt: s.notedAt,
+	}
+	for _, st := range s.stands {
+		p.Stands = append(p.Stands, &logpb.Stand{Session: st.Session, Selector: st.Selector, Priority: st.Priority})
+	}
+	return p
+}
+
+func (s *scope) toProto() *logpb.Snapshot_Scope {
+	p := &logpb.Snapshot_Scope{
+		Spec: s.spec, Term: s.term, Fence: s.fence, IssuedWallNs: s.issuedWall, ResignedBy: uint64(s.resignedBy),
+		VacantSince: uint64(s.vacantSince),
+	}
+	if s.leader != nil {
+		p.Leader = uint64(s.leader.id)
+	}
+	if s.ask != nil {
+		p.Ask = &logpb.Snapshot_Ask{Reason: s.ask.reason, ToMember: s.ask.to, CorrelationId: s.ask.correlationID, Actor: s.ask.actor}
+	}
+	return p
+}
+
+// Marshal encodes the snapshot; equal states give equal bytes.
+func marshalSnapshot(s *logpb.Snapshot) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(s)
+}
+
+// Restore returns the registry that a snapshot holds. It fails when the format is
+// newer than this build, or when the state does not have the hash it had when
+// the snapshot was taken.
+func Restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
+	if s.Format != snapshotFormat {
+		return nil, fmt.Errorf("snapshot format %d; this build reads format %d", s.Format, snapshotFormat)
+	}
+	if len(s.ProtoReflect().GetUnknown()) > 0 {
+		return nil, fmt.Errorf("the snapshot at revision %d has fields this build does not know: a newer build wrote it", s.Revision)
+	}
+	g := NewRegistry(maxVersion)
+	g.clusterID, g.revision, g.nextFence, g.nextSession = s.ClusterId, s.Revision, s.NextFence, SessionID(s.NextSession)
+	g.keeperTerm, g.keeperNumber, g.activeVersion = s.KeeperTerm, s.KeeperNumber, s.ActiveVersion
+	g.formationMembers, g.forming, g.formation = s.FormationMembers, s.Forming, s.Formation
+	for _, p := range s.Sessions {
+		g.restoreSession(p)
+	}
+	for _, p := range s.Scopes {
+		if err := g.restoreScope(p); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range s.Cordoned {
+		g.cordoned[m] = true
+	}
+	for _, v := range s.Voters {
+		g.voters = append(g.voters, NodeID(v))
+	}
+	for _, a := range s.Versions {
+		g.versions[NodeID(a.Replica)] = a.MaxVersion
+	}
+	for _, r := range s.Replies {
+		g.replies.keep(r.RequestId, r.Index, r.Result)
+	}
+	g.replies.horizon = s.ReplyHorizon
+	if err := g.history.restore(s); err != nil {
+		return nil, err
+	}
+	if hash := g.Hash(); len(s.Hash) > 0 && !bytes.Equal(hash[:], s.Hash) {
+		return nil, fmt.Errorf("the snapshot at revision %d does not hash to what it says: it is damaged", s.Revision)
+	}
+	return g, nil
+}
+
+func (g *Registry) restoreSession(p *logpb.Snapshot_Session) {
+	s := &session{
+		id: SessionID(p.Id), member: p.MemberId, labels: maps.Clone(p.Labels), weight: p.Weight, ttl: p.TtlNs,
+		openedAt: p.OpenedAt, changedAt: p.ChangedAt, noted: p.Noted, notedAge: p.NotedAgeNs, notedAt: p.NotedAt,
+		leads: map[string]*scope{},
+	}
+	for _, st := range p.Stands {
+		s.stands = append(s.stands, &logpb.Stand{Session: st.Session, Selector: st.Selector, Priority: st.Priority})
+	}
+	g.sessions[s.id] = s
+	g.members[s.member]++
+}
+
+func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
+	sc := &scope{
+		spec: p.Spec, term: p.Term, fence: p.Fence, issuedWall: p.IssuedWallNs, resignedBy: SessionID(p.ResignedBy),
+		vacantSince: int64(p.VacantSince),
+	}
+	if p.Ask != nil {
+		sc.ask = &ask{reason: p.Ask.Reason, to: p.Ask.ToMember, correlationID: p.Ask.CorrelationId, actor: p.Ask.Actor}
+	}
+	g.scopes[sc.spec.Id] = sc
+	if p.Leader == 0 {
+		g.vacant[sc.spec.Id] = sc
+		return nil
+	}
+	sc.leader = g.sessions[SessionID(p.Leader)]
+	if sc.leader == nil {
+		return fmt.Errorf("the snapshot names session %d as leader of %q, but does not hold that session", p.Leader, sc.spec.Id)
+	}
+	sc.leader.leads[sc.spec.Id] = sc
+	return nil
+}
+
+func (h *History) restore(s *logpb.Snapshot) error {
+	if err := VerifyChain(nil, s.History); err != nil {
+		return err
+	}
+	h.records, h.nextSeq, h.head = s.History, s.NextAuditSeq, s.AuditHead
+	if len(h.records) > 0 {
+		first := h.records[0]
+		if !bytes.Equal(h.Last().Hash, h.head) || h.Last().Seq+1 != h.nextSeq {
+			return fmt.Errorf("the snapshot's history does not end at the head it names")
+		}
+		if first.Seq > 1 {
+			h.floor = Cursor{Revision: first.Revision, Ordinal: first.Ordinal - 1}
+			if first.Ordinal == 1 {
+				h.floor = Cursor{Revision: first.Revision - 1, Ordinal: ^uint32(0)}
+			}
+		}
+	} else if h.nextSeq > 1 {
+		h.floor = Cursor{Revision: s.Revision, Ordinal: ^uint32(0)}
+	}
+	return nil
+}
