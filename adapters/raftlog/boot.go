@@ -58,7 +58,12 @@ func (r *reader) read(want identity) error {
 	if err := r.readState(); err != nil {
 		return err
 	}
-	return errors.Join(r.snapshot(), r.entries(), r.records())
+	for _, part := range []func() error{r.snapshot, r.entries, r.records} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *reader) identity(want identity) error {
@@ -237,10 +242,15 @@ func (l *Log) Records(afterSeq uint64, limit int) ([]*core.Record, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
+	if afterSeq >= l.state.lastSeq {
+		return nil, nil
+	}
 	var records []*core.Record
+	first := max(afterSeq+1, l.state.firstSeq)
+	limit = min(limit, MaxRecordsRead)
 	err := shield(func() error {
 		return l.db.View(func(tx *bbolt.Tx) error {
-			for seq := max(afterSeq+1, l.state.firstSeq); seq <= l.state.lastSeq && len(records) < min(limit, MaxRecordsRead); seq++ {
+			for seq := first; seq <= l.state.lastSeq && len(records) < limit; seq++ {
 				record := new(core.Record)
 				if err := getMessage(tx, recordsBucket, seq, record); err != nil {
 					return err
@@ -251,7 +261,7 @@ func (l *Log) Records(afterSeq uint64, limit int) ([]*core.Record, error) {
 		})
 	})
 	if err != nil {
-		return nil, l.shut(err)
+		return nil, l.shut("read audit records", err)
 	}
 	return records, nil
 }

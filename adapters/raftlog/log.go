@@ -133,8 +133,10 @@ func (l *Log) checkFile() error {
 	}
 	err = checkStructure(file, info.Size())
 	switch {
+	case errors.Is(err, notBolt{}) && l.lock.owner() != "":
+		return damaged(l.path, "the start of the file was overwritten")
 	case errors.Is(err, notBolt{}):
-		return foreign(l.path, "not a bbolt file, or one whose start was overwritten")
+		return foreign(l.path, "not a bbolt file")
 	case err != nil:
 		r := damaged(l.path, "its pages do not add up")
 		r.Err = bare(err)
@@ -155,7 +157,7 @@ func (l *Log) LastSession() uint64 {
 // SetSession makes the id of this process's session durable, so that the next
 // process can name the session it replaces. Call it before the session is used.
 func (l *Log) SetSession(id uint64) error {
-	return l.update(func(s *step) error {
+	return l.update("note the session", func(s *step) error {
 		s.session = id
 		return nil
 	})
@@ -165,7 +167,7 @@ func (l *Log) SetSession(id uint64) error {
 // together, or the log is shut. After a failed sync of the meta page bbolt shows
 // the failed transaction as committed, and later ones succeed on top of it: so
 // nothing is written or read any more after the first error.
-func (l *Log) update(fn func(*step) error) error {
+func (l *Log) update(doing string, fn func(*step) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
@@ -185,7 +187,7 @@ func (l *Log) update(fn func(*step) error) error {
 		})
 	})
 	if err != nil {
-		return l.shut(err)
+		return l.shut(doing, err)
 	}
 	l.state = next.state
 	return nil
@@ -193,12 +195,12 @@ func (l *Log) update(fn func(*step) error) error {
 
 // shut latches the log on its first error and returns that error as the caller
 // sees it; every later call returns it again, wrapped.
-func (l *Log) shut(err error) error {
+func (l *Log) shut(doing string, err error) error {
 	hint := ""
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		hint = " (make room, then restart the node: what was acknowledged is kept)"
 	}
-	first := fmt.Errorf("%s: %w%s", l.path, err, hint)
+	first := fmt.Errorf("%s: %s: %w%s", l.path, doing, err, hint)
 	l.err = fmt.Errorf("%w: %w", ErrShut, first)
 	return first
 }

@@ -16,7 +16,7 @@ import (
 // the log; a batch that contradicts what is stored is an error too, so that no log
 // is written that Open would refuse.
 func (l *Log) Persist(b core.Batch) error {
-	return l.update(func(s *step) error { return s.apply(b) })
+	return l.update("persist", func(s *step) error { return s.apply(b) })
 }
 
 // step is the state on its way through one transaction.

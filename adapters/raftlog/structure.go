@@ -172,8 +172,8 @@ func (w *walk) mark(id uint64) error {
 	return nil
 }
 
-// tree walks a page of a bucket and all below it. Its keys must lie in [low, high);
-// nil: no bound.
+// tree walks a page of a bucket and all below it. Its keys must start with low, as
+// its parent says, and lie below high; nil: it is a root, or there is no bound.
 func (w *walk) tree(id uint64, low, high []byte, depth int) error {
 	if depth > maxTreeDepth {
 		return fmt.Errorf("page %d: the tree is deeper than %d", id, maxTreeDepth)
@@ -289,10 +289,16 @@ func (p *page) slice(at, length int) ([]byte, error) {
 	return p.data[at : at+length], nil
 }
 
+// checkOrder asks for more than reading needs: with a key in a parent that is not
+// its child's first, bbolt files the child twice when it writes it back.
 func (p *page) checkOrder(keys [][]byte, low, high []byte) error {
+	if len(keys) == 0 && low != nil {
+		return fmt.Errorf("page %d is empty", p.id)
+	}
 	for i, key := range keys {
 		switch {
-		case i == 0 && low != nil && bytes.Compare(key, low) < 0,
+		case len(key) == 0,
+			i == 0 && low != nil && !bytes.Equal(key, low),
 			i > 0 && bytes.Compare(key, keys[i-1]) <= 0,
 			high != nil && bytes.Compare(key, high) >= 0:
 			return fmt.Errorf("page %d: keys out of order", p.id)

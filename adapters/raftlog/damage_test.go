@@ -1,0 +1,212 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// step i of a story that uses every part of the log. Its content depends on i
+// alone, so that whoever reads the log back knows what must be there.
+func storyBatch(i uint64) core.Batch {
+	term := 1 + i/50
+	b := core.Batch{
+		HardState: hardState(term, 1, i-1),
+		Entries:   []*raftpb.Entry{entry(i, term, content(i, int(i*37%900)))},
+	}
+	if i%25 == 0 {
+		b.Checkpoint, b.CompactTo = snapshot(i-5, 1+(i-5)/50, content(i, 9000)), i-20
+	}
+	if i%3 == 0 {
+		b.Records, b.AuditedTo = []*core.Record{record(i/3, i-1)}, i-1
+	}
+	return b
+}
+
+// storyTwin is what a log must hold after steps 1 to n.
+func storyTwin(n uint64) *twin {
+	w := new(twin)
+	for i := uint64(1); i <= n; i++ {
+		w.apply(storyBatch(i))
+	}
+	return w
+}
+
+// writeStory writes n steps and a session into a new log and returns the file's bytes.
+func writeStory(t *testing.T, dir string, n uint64) []byte {
+	t.Helper()
+	log := mustOpen(t, dir)
+	for i := uint64(1); i <= n; i++ {
+		if err := log.Persist(storyBatch(i)); err != nil {
+			t.Fatalf("persist %d: %v", i, err)
+		}
+	}
+	if err := log.SetSession(77); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, log)
+	data, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func mustOpen(t testing.TB, dir string) *Log {
+	t.Helper()
+	log, _, err := Open(options(dir))
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	return log
+}
+
+func mustClose(t testing.TB, log *Log) {
+	t.Helper()
+	if err := log.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// damage is one way in which a file was changed behind the program's back.
+type damage struct {
+	name string
+	file []byte
+}
+
+// judge opens a damaged file. Refused with a message that names the file, or
+// exactly the content that was written and a log that goes on: nothing else.
+func judge(t *testing.T, dir string, d damage, steps uint64) (refused bool) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, fileName)
+	if err := os.WriteFile(path, d.file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, boot, err := Open(options(dir))
+	if err != nil {
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || !strings.Contains(err.Error(), path) {
+			t.Fatalf("%s: refused without naming the file: %v", d.name, err)
+		}
+		return true
+	}
+	want := storyTwin(steps)
+	if diff := difference(boot, want.boot()); diff != "" {
+		t.Fatalf("%s: opened with other content: %s", d.name, diff)
+	}
+	if records, err := log.Records(0, 1000); err != nil || recordsDifference(records, want.records) != "" {
+		t.Fatalf("%s: opened with other records: %v %s", d.name, err, recordsDifference(records, want.records))
+	}
+	if log.LastSession() != 77 {
+		t.Fatalf("%s: opened with session %d", d.name, log.LastSession())
+	}
+	for i := steps + 1; i <= steps+4; i++ { // a wrong free list would show now
+		if err := log.Persist(storyBatch(i)); err != nil {
+			t.Fatalf("%s: opened, but cannot go on: %v", d.name, err)
+		}
+	}
+	mustClose(t, log)
+	log, boot, err = Open(options(dir))
+	if err != nil {
+		t.Fatalf("%s: opened once, then refused: %v", d.name, err)
+	}
+	defer log.Close()
+	if diff := difference(boot, storyTwin(steps+4).boot()); diff != "" {
+		t.Fatalf("%s: went on to other content: %s", d.name, diff)
+	}
+	return false
+}
+
+const damageSteps = 164
+
+// judgeAll expects both outcomes: all refused, or none, would say that the test
+// does not reach what it is about.
+func judgeAll(t *testing.T, each func(file []byte, yield func(damage))) {
+	dir := memoryDir(t)
+	file := writeStory(t, filepath.Join(dir, "sound"), damageSteps)
+	var total, refused int
+	each(file, func(d damage) {
+		total++
+		if judge(t, filepath.Join(dir, fmt.Sprint(total)), d, damageSteps) {
+			refused++
+		}
+	})
+	t.Logf("%d pages, %d damages: %d refused, %d without effect", len(file)/pageSize, total, refused, total-refused)
+	if refused == 0 || refused == total {
+		t.Errorf("%d of %d refused", refused, total)
+	}
+}
+
+func changed(file []byte, at int, bytes ...byte) []byte {
+	out := append([]byte(nil), file...)
+	copy(out[at:], bytes)
+	return out
+}
+
+func TestFlippedBytesAreRefusedOrWithoutEffect(t *testing.T) {
+	judgeAll(t, func(file []byte, yield func(damage)) {
+		rng := rand.New(rand.NewPCG(1, 2))
+		flip := func(at int) {
+			mask := byte(1 << rng.IntN(8))
+			yield(damage{fmt.Sprintf("byte %d xor %#x", at, mask), changed(file, at, file[at]^mask)})
+		}
+		for page := 0; page+pageSize <= len(file); page += pageSize {
+			for at := range 2 * pageHeader { // header and first element
+				flip(page + at)
+			}
+			for range 16 {
+				flip(page + rng.IntN(pageSize))
+			}
+		}
+		for at := range pageHeader + metaBytes { // all of both metas
+			flip(at)
+			flip(pageSize + at)
+		}
+	})
+}
+
+func TestZeroedPagesAreRefusedOrWithoutEffect(t *testing.T) {
+	judgeAll(t, func(file []byte, yield func(damage)) {
+		for page := 0; page+pageSize <= len(file); page += pageSize {
+			yield(damage{fmt.Sprintf("page %d zeroed", page/pageSize), changed(file, page, make([]byte, pageSize)...)})
+		}
+	})
+}
+
+// A disk may also write one page where another belongs, or keep an old one.
+func TestMisplacedPagesAreRefusedOrWithoutEffect(t *testing.T) {
+	judgeAll(t, func(file []byte, yield func(damage)) {
+		rng := rand.New(rand.NewPCG(3, 4))
+		pages := len(file) / pageSize
+		for page := range pages {
+			other := rng.IntN(pages)
+			yield(damage{fmt.Sprintf("page %d over page %d", other, page),
+				changed(file, page*pageSize, file[other*pageSize:(other+1)*pageSize]...)})
+		}
+	})
+}
+
+func TestTruncatedFileIsRefusedOrWithoutEffect(t *testing.T) {
+	judgeAll(t, func(file []byte, yield func(damage)) {
+		for _, size := range []int{0, 1, 79, 80, 4095, 4096, 8191, 8192, 12288} {
+			yield(damage{fmt.Sprintf("cut to %d", size), file[:size]})
+		}
+		for size := 4 * pageSize; size < len(file); size += 3*pageSize + 513 {
+			yield(damage{fmt.Sprintf("cut to %d", size), file[:size]})
+		}
+		yield(damage{"cut by one byte", file[:len(file)-1]})
+		yield(damage{"longer", append(append([]byte(nil), file...), content(1, 5000)...)})
+	})
+}
