@@ -1,0 +1,201 @@
+package sim
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// sampleEvery is how often the world is looked at for what should have happened.
+const sampleEvery = 50 * time.Millisecond
+
+// health knows since when which part of the world is untouched by faults: what
+// the liveness properties presuppose.
+type health struct {
+	majorities []majority
+	office     office
+}
+
+// majority is one set of replicas that is large enough to decide.
+type majority struct {
+	set     uint
+	since   int64   // untouched since; never: it is not now
+	members []int64 // by member: untouched, and in reach of the whole set, since
+}
+
+// office is one registrar's time in office, as far as nothing disturbs it.
+type office struct {
+	replica     core.NodeID
+	incarnation int
+	term        uint64
+}
+
+func (w *World) healthChanged() {
+	if w.now > 0 && !w.over {
+		w.measure()
+	}
+}
+
+// sample looks at the world at regular times.
+func (w *World) sample() {
+	w.measure()
+	w.checkLiveness()
+	w.after(sampleEvery, w.sample)
+}
+
+// measure updates since when everything is healthy.
+func (w *World) measure() {
+	h := &w.health
+	if h.majorities == nil {
+		h.majorities = majoritiesOf(len(w.replicas), len(w.members))
+	}
+	for i := range h.majorities {
+		w.measureMajority(&h.majorities[i])
+	}
+	w.measureOffice()
+}
+
+func majoritiesOf(replicas, members int) []majority {
+	var all []majority
+	for set := uint(1); set < 1<<replicas; set++ {
+		if bits.OnesCount(set) > replicas/2 {
+			m := majority{set: set, since: never}
+			for range members {
+				m.members = append(m.members, never)
+			}
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+func (w *World) measureMajority(m *majority) {
+	m.since = since(m.since, w.now, w.majorityHealthy(m.set))
+	for i, member := range w.members {
+		m.members[i] = since(m.members[i], w.now, m.since != never && w.memberHealthy(member, m.set))
+	}
+}
+
+// since keeps the start of an unbroken stretch of holds.
+func since(had, now int64, holds bool) int64 {
+	switch {
+	case !holds:
+		return never
+	case had == never:
+		return now
+	}
+	return had
+}
+
+func (w *World) majorityHealthy(set uint) bool {
+	if w.network.storms > 0 {
+		return false
+	}
+	for i, a := range w.replicas {
+		if set&(1<<i) == 0 {
+			continue
+		}
+		if !a.up || a.paused || a.slow > 0 || a.crashAfter > 0 || a.disk.failNext {
+			return false
+		}
+		for j, b := range w.replicas[:i] {
+			if set&(1<<j) != 0 && !w.network.open(a.at, b.at) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// memberHealthy reports whether nothing keeps the member from leading, as far as
+// the world is concerned.
+func (w *World) memberHealthy(m *member, set uint) bool {
+	if !m.up || m.paused || m.slow > 0 || m.closing {
+		return false
+	}
+	for i, r := range w.replicas {
+		if set&(1<<i) != 0 && !w.network.open(m.at, r.at) {
+			return false
+		}
+	}
+	return !w.checks.reference.cordoned[m.member]
+}
+
+// measureOffice tells the checker of BoundedExpiry when a healthy office is on.
+func (w *World) measureOffice() {
+	now := w.healthyOffice()
+	if now == w.health.office {
+		return
+	}
+	w.health.office = now
+	if w.checks.bounded == nil {
+		return
+	}
+	if now.replica == 0 {
+		w.checks.bounded.NoOffice(w.now)
+	} else {
+		w.checks.bounded.Office(w.now)
+	}
+}
+
+// healthyOffice finds the registrar of the newest term, if it is in an untouched
+// majority.
+func (w *World) healthyOffice() office {
+	var best office
+	for i, r := range w.replicas {
+		if !r.up || !r.status.IsRegistrar || !r.status.OfficeOpen || r.status.RaftTerm <= best.term {
+			continue
+		}
+		for _, m := range w.health.majorities {
+			if m.since != never && m.set&(1<<i) != 0 {
+				best = office{r.id, r.incarnation, r.status.RaftTerm}
+			}
+		}
+	}
+	return best
+}
+
+// checkLiveness looks for what should have happened by now.
+func (w *World) checkLiveness() {
+	if w.checks.bounded != nil {
+		w.checks.bounded.Check(w.now)
+	}
+	if w.checks.sla == nil {
+		return
+	}
+	for _, name := range w.checks.reference.names {
+		s := w.checks.reference.scopes[name]
+		w.checks.sla.Sample(w.now, name, w.led(name), w.owedSince(s))
+	}
+}
+
+// led reports whether a living process believes that it leads the scope.
+func (w *World) led(scope string) bool {
+	for _, m := range w.members {
+		if _, ok := m.believes(scope); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// owedSince is since when the scope should have a leader: a majority untouched,
+// and within its reach a member that stands for the scope.
+func (w *World) owedSince(s *declared) int64 {
+	if s.retiring {
+		return never
+	}
+	owed := never
+	for _, maj := range w.health.majorities {
+		for i, m := range w.members {
+			if m.standing.selects(s.spec) {
+				owed = min(owed, maj.members[i])
+			}
+		}
+	}
+	if owed == never {
+		return never
+	}
+	return max(owed, s.since)
+}

@@ -1,0 +1,124 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/sim/check"
+)
+
+// Report is what came out of one run.
+type Report struct {
+	Seed       uint64
+	Scenario   string
+	Violations []check.Violation // the first of each property; empty: it passed
+	Hash       string
+	Simulated  time.Duration
+	Wall       time.Duration
+	Stats      Stats
+	History    []Operation `json:"-"`
+}
+
+// Violated returns the violation of a property.
+func (r *Report) Violated(p check.Property) (check.Violation, bool) {
+	i := slices.IndexFunc(r.Violations, func(v check.Violation) bool { return v.Property == p })
+	if i < 0 {
+		return check.Violation{}, false
+	}
+	return r.Violations[i], true
+}
+
+// Stats counts what a run, or a swarm of runs, went through.
+type Stats struct {
+	Elections           map[string]int // by what made the scope vacant
+	Expiries            int            // sessions
+	Crashes             int            // replica processes
+	MemberCrashes       int
+	Cuts                int
+	Offices             int
+	SnapshotInstalls    int
+	StaleEffectsRefused int
+	EffectsApplied      int
+	Resignations        int
+	Closes              int
+	DiskErrors          int
+	Reads               int
+
+	vacatedBy map[string]string
+}
+
+// record counts an election under what ended the leadership before it.
+func (s *Stats) record(r *core.Record) {
+	if s.Elections == nil {
+		s.Elections, s.vacatedBy = map[string]int{}, map[string]string{}
+	}
+	switch k := core.EventKind(r.Kind); {
+	case k == core.EventElected:
+		s.Elections[s.vacatedBy[r.Scope]]++
+	case k.EndsLeadership() || k == core.EventScopeDeclared:
+		s.vacatedBy[r.Scope] = r.Reason
+	}
+}
+
+// Add adds another run's counts.
+func (s *Stats) Add(o *Stats) {
+	if s.Elections == nil {
+		s.Elections = map[string]int{}
+	}
+	for cause, n := range o.Elections {
+		s.Elections[cause] += n
+	}
+	s.Expiries += o.Expiries
+	s.Crashes += o.Crashes
+	s.MemberCrashes += o.MemberCrashes
+	s.Cuts += o.Cuts
+	s.Offices += o.Offices
+	s.SnapshotInstalls += o.SnapshotInstalls
+	s.StaleEffectsRefused += o.StaleEffectsRefused
+	s.EffectsApplied += o.EffectsApplied
+	s.Resignations += o.Resignations
+	s.Closes += o.Closes
+	s.DiskErrors += o.DiskErrors
+	s.Reads += o.Reads
+}
+
+// Causes lists the causes of elections, sorted.
+func (s *Stats) Causes() []string { return slices.Sorted(maps.Keys(s.Elections)) }
+
+// causesOfElections are those that a swarm must have seen.
+var causesOfElections = []string{
+	core.ReasonScopeDeclared, core.ReasonExpired, core.ReasonResigned, core.ReasonSessionEnded, core.ReasonReplaced,
+	core.AskTransfer, core.AskDrain, core.AskRebalance,
+}
+
+// Missing names what a swarm over every fault should have met and did not: a
+// simulator that no longer reaches something must not look like a success.
+func (s *Stats) Missing() []string {
+	var missing []string
+	for _, cause := range causesOfElections {
+		if s.Elections[cause] == 0 {
+			missing = append(missing, "elections after "+cause)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		count int
+	}{
+		{"expiries", s.Expiries}, {"crashes", s.Crashes}, {"cuts", s.Cuts},
+		{"snapshot installs", s.SnapshotInstalls}, {"refused stale effects", s.StaleEffectsRefused},
+	} {
+		if c.count == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	return missing
+}
+
+func (w *World) report(wall time.Duration) Report {
+	return Report{
+		Seed: w.seed, Scenario: w.scenario.Name, Violations: w.checks.violations, Hash: w.digest.String(),
+		Simulated: time.Duration(w.now), Wall: wall, Stats: w.stats, History: w.workload.history,
+	}
+}
