@@ -21,3 +21,13 @@ func (r *Replica) tickKeeper() {
 		r.plantDecisions = nil
 	}
 }
+
+// ExpiryOf is when the registrar may expire a session unless it hears of it, on
+// this replica's clock. ok is false on a replica that is not the registrar.
+func (r *Replica) ExpiryOf(id SessionID) (at Time, ok bool) {
+	t := r.keeper.sessions[id]
+	if !r.officeOpen || t == nil {
+		return 0, false
+	}
+	return r.keeper.expiryOf(t), true
+}

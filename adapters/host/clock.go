@@ -1,0 +1,62 @@
+package host
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// Clock reads the clock that leases are measured with: CLOCK_MONOTONIC_RAW, which
+// no time daemon slews (chrony may slew the others by 8 %, far beyond any drift
+// that a lease allows for), plus the time the machine was suspended, which is
+// what CLOCK_BOOTTIME has over CLOCK_MONOTONIC.
+type Clock struct {
+	suspended atomic.Int64 // nanoseconds; only grows
+}
+
+const (
+	// A reading of two clocks counts only if both were read within this time: else
+	// the process was preempted in between.
+	pairWindow = 20 * time.Microsecond
+	// Less than this between two readings of the suspended time is noise.
+	suspendGrain = time.Millisecond
+	pairTries    = 8
+)
+
+// Now reads the clock.
+func (c *Clock) Now() core.Time {
+	return core.Time(read(unix.CLOCK_MONOTONIC_RAW) + c.suspendedNs())
+}
+
+// suspendedNs is how long the machine has been suspended since it booted.
+func (c *Clock) suspendedNs() int64 {
+	for range pairTries {
+		before := read(unix.CLOCK_MONOTONIC)
+		boot := read(unix.CLOCK_BOOTTIME)
+		after := read(unix.CLOCK_MONOTONIC)
+		if after-before > int64(pairWindow) {
+			continue
+		}
+		known := c.suspended.Load()
+		if found := boot - before; found-known > int64(suspendGrain) {
+			c.suspended.CompareAndSwap(known, found)
+		}
+		break
+	}
+	return c.suspended.Load()
+}
+
+// Boottime reads CLOCK_BOOTTIME, for comparing readings of processes of one machine.
+func Boottime() int64 { return read(unix.CLOCK_BOOTTIME) }
+
+// read panics when the kernel lacks the clock: without it no lease can be kept.
+func read(id int32) int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		panic("clock_gettime: " + err.Error())
+	}
+	return ts.Nano()
+}
