@@ -21,7 +21,7 @@ func BenchmarkPersist(b *testing.B) {
 			data, i := content(1, 200), uint64(0)
 			for b.Loop() {
 				i++
-				batch := core.Batch{HardState: hardState(1, 1, i-1), Entries: []*raftpb.Entry{entry(i, 1, data)}}
+				batch := core.Batch{HardState: hardState(1, 1, i), Entries: []*raftpb.Entry{entry(i+1, 1, data)}}
 				if i%10_000 == 0 {
 					batch.Checkpoint, batch.CompactTo = snapshot(i-1, 1, content(1, 100_000)), i-5_000
 				}
@@ -40,9 +40,9 @@ func BenchmarkOpen(b *testing.B) {
 			dir := memoryDir(b)
 			log := mustOpen(b, dir)
 			for m := range uint64(megabytes) {
-				batch := core.Batch{HardState: hardState(1, 1, m*1000)}
+				batch := core.Batch{HardState: hardState(1, 1, m*1000+1)}
 				for i := range uint64(1000) {
-					batch.Entries = append(batch.Entries, entry(m*1000+i+1, 1, content(i, 1000)))
+					batch.Entries = append(batch.Entries, entry(m*1000+i+2, 1, content(i, 1000)))
 				}
 				if err := log.Persist(batch); err != nil {
 					b.Fatal(err)

@@ -131,7 +131,7 @@ func (r *reader) snapshot() error {
 }
 
 func (r *reader) entries() error {
-	term := uint64(0)
+	term := uint64(originTerm)
 	return r.each(entriesBucket, r.state.first, r.state.last, func(index uint64, payload []byte) error {
 		e := new(raftpb.Entry)
 		if err := proto.Unmarshal(payload, e); err != nil {

@@ -82,9 +82,9 @@ func reportShut(log *Log, i uint64) {
 // storyEnd is the last step of the story that a boot holds.
 func storyEnd(b core.Boot) uint64 {
 	if n := len(b.Entries); n > 0 {
-		return b.Entries[n-1].GetIndex()
+		return b.Entries[n-1].GetIndex() - originIndex
 	}
-	return b.Snapshot.GetMetadata().GetIndex()
+	return 0
 }
 
 // child is a running writer.

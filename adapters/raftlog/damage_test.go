@@ -14,19 +14,19 @@ import (
 	"github.com/omnirelay/leadership/core"
 )
 
-// step i of a story that uses every part of the log. Its content depends on i
-// alone, so that whoever reads the log back knows what must be there.
+// storyBatch is step i of a story that uses every part of the log. Its content
+// depends on i alone, so that whoever reads the log back knows what must be there.
 func storyBatch(i uint64) core.Batch {
-	term := 1 + i/50
+	index, term := originIndex+i, 1+i/50
 	b := core.Batch{
-		HardState: hardState(term, 1, i-1),
-		Entries:   []*raftpb.Entry{entry(i, term, content(i, int(i*37%900)))},
+		HardState: hardState(term, 1, index-1),
+		Entries:   []*raftpb.Entry{entry(index, term, content(i, int(i*37%900)))},
 	}
 	if i%25 == 0 {
-		b.Checkpoint, b.CompactTo = snapshot(i-5, 1+(i-5)/50, content(i, 9000)), i-20
+		b.Checkpoint, b.CompactTo = snapshot(index-5, 1+(i-5)/50, content(i, 9000)), index-20
 	}
 	if i%3 == 0 {
-		b.Records, b.AuditedTo = []*core.Record{record(i/3, i-1)}, i-1
+		b.Records, b.AuditedTo = []*core.Record{record(i/3, index-1)}, index-1
 	}
 	return b
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 	fileName = "raft.db"
 	newName  = "raft.db.new" // a file being created, not yet a log
 	lockName = "lock"
+
+	ownerWidth = 20 // digits of a process id in the lock file, and to spare
 
 	fileMode = 0o600
 	dirMode  = 0o700
@@ -44,9 +47,14 @@ func makeDirectory(dir string) error {
 }
 
 func unusable(path string, err error) *Refusal {
-	return &Refusal{Reason: ReasonInvalid, Path: path, Found: "the data directory cannot be used", Err: bare(err),
-		Remedy: "let the user that runs this node read and write it"}
+	remedy := "let the user that runs this node read and write it"
+	if noRoom(err) {
+		remedy = "make room and start again"
+	}
+	return &Refusal{Reason: ReasonInvalid, Path: path, Found: "the data directory cannot be used", Err: bare(err), Remedy: remedy}
 }
+
+func noRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // bare drops the path from err: the refusal names it already.
 func bare(err error) error {
@@ -105,22 +113,21 @@ func inUse(dir, owner string) *Refusal {
 
 // owner is the process id of whoever opened a log here last, empty when nobody did.
 func (l *lock) owner() string {
-	text, err := io.ReadAll(io.NewSectionReader(l.file, 0, 20))
+	text, err := io.ReadAll(io.NewSectionReader(l.file, 0, ownerWidth))
 	if err != nil {
 		return ""
 	}
-	if _, err := strconv.ParseUint(string(text), 10, 63); err != nil {
+	owner := strings.TrimSpace(string(text))
+	if _, err := strconv.ParseUint(owner, 10, 63); err != nil {
 		return ""
 	}
-	return string(text)
+	return owner
 }
 
-// sign notes who holds the lock. It also marks the directory as used.
+// sign notes who holds the lock. It also marks the directory as used. The width is
+// fixed, so that it is written in place and needs no room on a full disk.
 func (l *lock) sign() error {
-	if err := l.file.Truncate(0); err != nil {
-		return unusable(l.path, err)
-	}
-	if _, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+	if _, err := l.file.WriteAt(fmt.Appendf(nil, "%*d\n", ownerWidth, os.Getpid()), 0); err != nil {
 		return unusable(l.path, err)
 	}
 	return nil

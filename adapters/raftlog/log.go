@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -197,7 +196,7 @@ func (l *Log) update(doing string, fn func(*step) error) error {
 // sees it; every later call returns it again, wrapped.
 func (l *Log) shut(doing string, err error) error {
 	hint := ""
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noRoom(err) {
 		hint = " (make room, then restart the node: what was acknowledged is kept)"
 	}
 	first := fmt.Errorf("%s: %s: %w%s", l.path, doing, err, hint)

@@ -27,7 +27,8 @@ type step struct {
 
 // apply follows the order of the batch's fields.
 func (s *step) apply(b core.Batch) error {
-	committed := s.commit
+	base, _ := s.base()
+	committed := max(s.commit, base)
 	if b.Install != nil {
 		if err := s.install(b.Install); err != nil {
 			return err
@@ -72,8 +73,8 @@ func (s *step) setHardState(h *raftpb.HardState) error {
 // install replaces snapshot and entries. The audit trail stays; see joinTrail.
 func (s *step) install(snap *raftpb.Snapshot) error {
 	index := snap.GetMetadata().GetIndex()
-	if index <= s.commit {
-		return fmt.Errorf("install: snapshot at %d, but %d is committed here", index, s.commit)
+	if base, _ := s.base(); index <= max(s.commit, base) {
+		return fmt.Errorf("install: snapshot at %d, but %d is committed here", index, max(s.commit, base))
 	}
 	if err := s.storeSnapshot(snap); err != nil {
 		return err
@@ -86,8 +87,8 @@ func (s *step) install(snap *raftpb.Snapshot) error {
 
 func (s *step) checkpoint(snap *raftpb.Snapshot) error {
 	index, term := snap.GetMetadata().GetIndex(), snap.GetMetadata().GetTerm()
-	if index <= s.snapIndex || index > s.commit {
-		return fmt.Errorf("checkpoint: snapshot at %d, want one after %d and up to %d", index, s.snapIndex, s.commit)
+	if base, _ := s.base(); index <= base || index > s.commit {
+		return fmt.Errorf("checkpoint: snapshot at %d, want one after %d and up to %d", index, base, s.commit)
 	}
 	if stored, err := s.termOf(index); err != nil {
 		return err
@@ -152,13 +153,10 @@ func (s *step) append(entries []*raftpb.Entry, committed uint64) error {
 	return nil
 }
 
-// termOf returns the term of an entry or of the snapshot; 0 before the first.
+// termOf returns the term of an entry or of the snapshot they build on.
 func (s *step) termOf(index uint64) (uint64, error) {
-	if index == 0 {
-		return 0, nil
-	}
-	if index == s.snapIndex {
-		return s.snapTerm, nil
+	if base, term := s.base(); index == base {
+		return term, nil
 	}
 	e := new(raftpb.Entry)
 	if err := getMessage(s.tx, entriesBucket, index, e); err != nil {

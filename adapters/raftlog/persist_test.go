@@ -10,33 +10,33 @@ import (
 	"github.com/omnirelay/leadership/core"
 )
 
-// Batches that contradict a log of ten steps: entries 1 to 10 of term 1, 9
-// committed and audited to 8, records 1 to 3.
+// Batches that contradict a log of ten steps: entries 2 to 11 of term 1, 10
+// committed and audited to 9, records 1 to 3.
 var contradictions = []struct {
 	want  string // part of the error
 	batch core.Batch
 }{
-	{"entry 12: a gap after entry 10", core.Batch{Entries: []*raftpb.Entry{entry(12, 1, nil)}}},
-	{"entry 9: entries up to 9 are committed", core.Batch{Entries: []*raftpb.Entry{entry(9, 1, nil)}}},
-	{"entry 13: want entry 12 next", core.Batch{Entries: []*raftpb.Entry{entry(11, 1, nil), entry(13, 1, nil)}}},
-	{"entry 11: term 0, want 1 to 1", core.Batch{Entries: []*raftpb.Entry{entry(11, 0, nil)}}},
-	{"entry 11: term 2, want 1 to 1", core.Batch{Entries: []*raftpb.Entry{entry(11, 2, nil)}}},
-	{"hard state: term 0 after term 1", core.Batch{HardState: hardState(0, 1, 9)}},
-	{"vote for 2 after a vote for 1 in term 1", core.Batch{HardState: hardState(1, 2, 9)}},
-	{"hard state: commit index 8 after 9", core.Batch{HardState: hardState(1, 1, 8)}},
-	{"commit index 11 outside of 0 to 10", core.Batch{HardState: hardState(1, 1, 11)}},
-	{"install: snapshot at 9, but 9 is committed here", core.Batch{Install: snapshot(9, 1, nil)}},
-	{"snapshot of term 2 above the stored term 1", core.Batch{Install: snapshot(20, 2, nil)}},
-	{"checkpoint: snapshot at 10, want one after 0 and up to 9", core.Batch{Checkpoint: snapshot(10, 1, nil)}},
+	{"entry 13: a gap after entry 11", core.Batch{Entries: []*raftpb.Entry{entry(13, 1, nil)}}},
+	{"entry 10: entries up to 10 are committed", core.Batch{Entries: []*raftpb.Entry{entry(10, 1, nil)}}},
+	{"entry 14: want entry 13 next", core.Batch{Entries: []*raftpb.Entry{entry(12, 1, nil), entry(14, 1, nil)}}},
+	{"entry 12: term 0, want 1 to 1", core.Batch{Entries: []*raftpb.Entry{entry(12, 0, nil)}}},
+	{"entry 12: term 2, want 1 to 1", core.Batch{Entries: []*raftpb.Entry{entry(12, 2, nil)}}},
+	{"hard state: term 0 after term 1", core.Batch{HardState: hardState(0, 1, 10)}},
+	{"vote for 2 after a vote for 1 in term 1", core.Batch{HardState: hardState(1, 2, 10)}},
+	{"hard state: commit index 9 after 10", core.Batch{HardState: hardState(1, 1, 9)}},
+	{"commit index 12 outside of 1 to 11", core.Batch{HardState: hardState(1, 1, 12)}},
+	{"install: snapshot at 10, but 10 is committed here", core.Batch{Install: snapshot(10, 1, nil)}},
+	{"a snapshot of term 2 above the stored term 1", core.Batch{Install: snapshot(20, 2, nil)}},
+	{"checkpoint: snapshot at 11, want one after 1 and up to 10", core.Batch{Checkpoint: snapshot(11, 1, nil)}},
 	{"checkpoint: snapshot of term 2, but entry 5 is of term 1", core.Batch{Checkpoint: snapshot(5, 2, nil)}},
 	{"compact: up to 6, but the snapshot covers 5", core.Batch{Checkpoint: snapshot(5, 1, nil), CompactTo: 6}},
-	{"audited to 7 after 8", core.Batch{AuditedTo: 7}},
-	{"audited to 10, beyond the commit index 9", core.Batch{AuditedTo: 10}},
-	{"audit record 5: want record 4 next", core.Batch{Records: []*core.Record{record(5, 9)}, AuditedTo: 9}},
-	{"audit record 3: want record 4 next", core.Batch{Records: []*core.Record{record(3, 9)}, AuditedTo: 9}},
-	{"audit record 4 is of revision 9, but audited only to 0", core.Batch{Records: []*core.Record{record(4, 9)}}},
+	{"audited to 8 after 9", core.Batch{AuditedTo: 8}},
+	{"audited to 11, beyond the commit index 10", core.Batch{AuditedTo: 11}},
+	{"audit record 5: want record 4 next", core.Batch{Records: []*core.Record{record(5, 10)}, AuditedTo: 10}},
+	{"audit record 3: want record 4 next", core.Batch{Records: []*core.Record{record(3, 10)}, AuditedTo: 10}},
+	{"audit record 4 is of revision 10, but audited only to 0", core.Batch{Records: []*core.Record{record(4, 10)}}},
 	{"audit record 4: it does not hold the hash of record 3", core.Batch{
-		Records: []*core.Record{{Seq: 4, Revision: 9, PrevHash: []byte("x")}}, AuditedTo: 9}},
+		Records: []*core.Record{{Seq: 4, Revision: 10, PrevHash: []byte("x")}}, AuditedTo: 10}},
 }
 
 // A batch that contradicts the log shuts it, and nothing of the batch is stored:
@@ -74,7 +74,7 @@ func TestInstalledTrailMustAgree(t *testing.T) {
 	if err := log.Persist(core.Batch{Install: snapshot(30, 1, nil)}); err != nil {
 		t.Fatal(err)
 	}
-	forged := record(3, 9)
+	forged := record(3, 10)
 	forged.Hash = []byte("another")
 	err := log.Persist(core.Batch{Records: []*core.Record{forged}, AuditedTo: 30})
 	if err == nil || !strings.Contains(err.Error(), "audit record 3 differs from the one stored") {
@@ -97,9 +97,9 @@ func TestClosedLog(t *testing.T) {
 func TestRecordsReadIsBounded(t *testing.T) {
 	log := mustOpen(t, memoryDir(t))
 	defer mustClose(t, log)
-	b := core.Batch{HardState: hardState(1, 1, 1), Entries: []*raftpb.Entry{entry(1, 1, nil)}, AuditedTo: 1}
+	b := core.Batch{HardState: hardState(1, 1, 2), Entries: []*raftpb.Entry{entry(2, 1, nil)}, AuditedTo: 2}
 	for seq := uint64(1); seq <= MaxRecordsRead+5; seq++ {
-		b.Records = append(b.Records, record(seq, 1))
+		b.Records = append(b.Records, record(seq, 2))
 	}
 	if err := log.Persist(b); err != nil {
 		t.Fatal(err)

@@ -67,10 +67,10 @@ var refusals = []struct {
 		editBucket(t, dir, entriesBucket, func(b *bbolt.Bucket) error { return b.Delete(position(7)) })
 	}, nil},
 	{"the last entry gone", ReasonDamaged, func(t *testing.T, dir string) {
-		editBucket(t, dir, entriesBucket, func(b *bbolt.Bucket) error { return b.Delete(position(10)) })
+		editBucket(t, dir, entriesBucket, func(b *bbolt.Bucket) error { return b.Delete(position(11)) })
 	}, nil},
 	{"an entry too many", ReasonDamaged, func(t *testing.T, dir string) {
-		edit(t, dir, func(tx *bbolt.Tx) error { return putMessage(tx, entriesBucket, 11, entry(11, 1, nil)) })
+		edit(t, dir, func(tx *bbolt.Tx) error { return putMessage(tx, entriesBucket, 12, entry(12, 1, nil)) })
 	}, nil},
 	{"terms that go backwards", ReasonDamaged, func(t *testing.T, dir string) {
 		edit(t, dir, func(tx *bbolt.Tx) error { return putMessage(tx, entriesBucket, 7, entry(7, 0, nil)) })

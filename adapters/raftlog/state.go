@@ -28,6 +28,15 @@ var (
 // one is migrated when there is one.
 const schema = 1
 
+// origin is where core starts every log: as if a snapshot of term 1 had been taken
+// at this index, which names the voters and is never stored. The first entry of a
+// log without a snapshot is the next one. TestReplicasOnTheirLogs fails when core
+// starts elsewhere.
+const (
+	originIndex = 1
+	originTerm  = 1
+)
+
 // identity says whose log it is. Written once.
 type identity struct {
 	schema  uint32
@@ -102,24 +111,36 @@ func (s *state) hardState() *raftpb.HardState {
 	return &raftpb.HardState{Term: proto.Uint64(s.term), Vote: proto.Uint64(s.vote), Commit: proto.Uint64(s.commit)}
 }
 
+// base is the index and the term of the snapshot that the entries build on.
+func (s *state) base() (index, term uint64) {
+	if s.snapIndex == 0 {
+		return originIndex, originTerm
+	}
+	return s.snapIndex, s.snapTerm
+}
+
 // end is the index of the newest entry the log knows of.
-func (s *state) end() uint64 { return max(s.last, s.snapIndex) }
+func (s *state) end() uint64 {
+	base, _ := s.base()
+	return max(s.last, base)
+}
 
 // check returns what in the state contradicts itself. raft panics on most of it.
 func (s *state) check() error {
+	base, term := s.base()
 	switch {
-	case s.hard == 0 && (s.end() != 0 || s.auditedTo != 0):
+	case s.hard == 0 && (s.last != 0 || s.snapIndex != 0 || s.auditedTo != 0):
 		return errors.New("there are entries, a snapshot or an audit mark, and no hard state")
 	case (s.first == 0) != (s.last == 0) || s.first > s.last:
 		return fmt.Errorf("entries from %d to %d", s.first, s.last)
-	case s.first > s.snapIndex+1:
-		return fmt.Errorf("a gap between the snapshot at %d and the first entry %d", s.snapIndex, s.first)
-	case s.last != 0 && s.last < s.snapIndex:
-		return fmt.Errorf("the last entry %d lies before the snapshot at %d", s.last, s.snapIndex)
-	case s.commit < s.snapIndex || s.commit > s.end():
-		return fmt.Errorf("commit index %d outside of %d to %d", s.commit, s.snapIndex, s.end())
-	case s.snapTerm > s.term:
-		return fmt.Errorf("snapshot of term %d above the stored term %d", s.snapTerm, s.term)
+	case s.first > base+1:
+		return fmt.Errorf("a gap between the snapshot at %d and the first entry %d", base, s.first)
+	case s.last != 0 && s.last < base:
+		return fmt.Errorf("the last entry %d lies before the snapshot at %d", s.last, base)
+	case s.hard != 0 && (s.commit < base || s.commit > s.end()):
+		return fmt.Errorf("commit index %d outside of %d to %d", s.commit, base, s.end())
+	case s.hard != 0 && s.term < term:
+		return fmt.Errorf("a snapshot of term %d above the stored term %d", term, s.term)
 	case s.auditedTo > s.commit:
 		return fmt.Errorf("audited to %d, beyond the commit index %d", s.auditedTo, s.commit)
 	case (s.firstSeq == 0) != (s.lastSeq == 0) || s.firstSeq > s.lastSeq:

@@ -70,14 +70,14 @@ func (w *twin) lastSeq() uint64 {
 	return 0
 }
 
-func (w *twin) commit() uint64    { return w.hard.GetCommit() }
+func (w *twin) commit() uint64    { return max(w.hard.GetCommit(), originIndex) }
 func (w *twin) snapIndex() uint64 { return w.snap.GetMetadata().GetIndex() }
 
 func (w *twin) last() uint64 {
 	if n := len(w.entries); n > 0 {
 		return w.entries[n-1].GetIndex()
 	}
-	return w.snapIndex()
+	return max(w.snapIndex(), originIndex)
 }
 
 func (w *twin) termOf(index uint64) uint64 {
@@ -89,7 +89,7 @@ func (w *twin) termOf(index uint64) uint64 {
 	if index == w.snapIndex() {
 		return w.snap.GetMetadata().GetTerm()
 	}
-	return 0
+	return originTerm
 }
 
 // difference says where two boots differ; empty: nowhere.
@@ -270,10 +270,11 @@ func (m *model) commit(t *rapid.T) {
 }
 
 func (m *model) checkpoint(t *rapid.T) {
-	if m.twin.commit() == m.twin.snapIndex() {
+	base := max(m.twin.snapIndex(), originIndex)
+	if m.twin.commit() == base {
 		t.Skip("nothing to checkpoint")
 	}
-	index := m.draw(t, "index", m.twin.snapIndex()+1, m.twin.commit())
+	index := m.draw(t, "index", base+1, m.twin.commit())
 	m.persist(t, core.Batch{
 		Checkpoint: snapshot(index, m.twin.termOf(index), content(index, int(m.draw(t, "size", 0, 20000)))),
 		CompactTo:  m.draw(t, "compact", 0, index),
@@ -291,7 +292,7 @@ func (m *model) install(t *rapid.T) {
 // audit appends records; after an install they may overlap the trail or leave a
 // gap to it, as the history of a received snapshot does.
 func (m *model) audit(t *rapid.T) {
-	if m.twin.commit() == 0 {
+	if m.twin.hard == nil {
 		t.Skip("nothing to audit")
 	}
 	from := m.twin.lastSeq() + 1
