@@ -1,0 +1,119 @@
+// Package transport connects processes: certificates and the identities in them,
+// TLS settings, and the streams between the nodes of a registry.
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// Kind says what a certificate lets its owner be. A node speaks for a replica of
+// the registry; a client calls the API. Neither may do the other's part.
+type Kind string
+
+const (
+	KindNode   Kind = "node"
+	KindClient Kind = "client"
+)
+
+// Role says what a client may do; each includes the ones before it.
+type Role string
+
+const (
+	RoleRead    Role = "read"
+	RoleOperate Role = "operate"
+	RoleAdmin   Role = "admin"
+)
+
+var roleRank = map[Role]int{RoleRead: 1, RoleOperate: 2, RoleAdmin: 3}
+
+// Allows reports whether r includes want.
+func (r Role) Allows(want Role) bool { return roleRank[want] > 0 && roleRank[r] >= roleRank[want] }
+
+// Identity is whom a verified certificate names, as a SPIFFE id:
+// spiffe://CLUSTER/node/NAME or spiffe://CLUSTER/client/ROLE.
+type Identity struct {
+	Cluster string
+	Kind    Kind
+	Name    string // node: the node's name. client: the certificate's common name, for logs and audit
+	Role    Role   // client only
+}
+
+// String is how logs and audit records name the identity.
+func (i Identity) String() string {
+	if i.Kind == KindClient && i.Name != "" && i.Name != string(i.Role) {
+		return string(i.Kind) + "/" + string(i.Role) + "/" + i.Name
+	}
+	return string(i.Kind) + "/" + i.lastSegment()
+}
+
+func (i Identity) lastSegment() string {
+	if i.Kind == KindClient {
+		return string(i.Role)
+	}
+	return i.Name
+}
+
+func (i Identity) uri() *url.URL {
+	return &url.URL{Scheme: "spiffe", Host: i.Cluster, Path: "/" + string(i.Kind) + "/" + i.lastSegment()}
+}
+
+// ErrNoCertificate means that the peer presented no certificate.
+var ErrNoCertificate = errors.New("no certificate was presented")
+
+// PeerIdentity tells whom the other end of a TLS connection is. Only a verified
+// chain counts. ErrNoCertificate when there is none.
+func PeerIdentity(state tls.ConnectionState) (Identity, error) {
+	if len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
+		return Identity{}, ErrNoCertificate
+	}
+	return identityOf(state.VerifiedChains[0][0])
+}
+
+func identityOf(cert *x509.Certificate) (Identity, error) {
+	if len(cert.URIs) != 1 {
+		return Identity{}, fmt.Errorf("certificate %q: has %d URI names, want exactly one like spiffe://CLUSTER/node/NAME", cert.Subject.CommonName, len(cert.URIs))
+	}
+	uri := cert.URIs[0]
+	parts := strings.Split(strings.TrimPrefix(uri.Path, "/"), "/")
+	if uri.Scheme != "spiffe" || len(parts) != 2 || uri.RawQuery != "" || uri.Fragment != "" || uri.User != nil {
+		return Identity{}, fmt.Errorf("certificate URI %q: want spiffe://CLUSTER/node/NAME or spiffe://CLUSTER/client/ROLE", uri)
+	}
+	id := Identity{Cluster: uri.Host, Kind: Kind(parts[0])}
+	switch id.Kind {
+	case KindNode:
+		id.Name = parts[1]
+	case KindClient:
+		id.Name, id.Role = cert.Subject.CommonName, Role(parts[1])
+	}
+	if err := id.validate(); err != nil {
+		return Identity{}, fmt.Errorf("certificate URI %q: %w", uri, err)
+	}
+	return id, nil
+}
+
+// The names SPIFFE allows, and for nodes what is also a DNS label.
+var (
+	clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+	nodeName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
+)
+
+func (i Identity) validate() error {
+	if !clusterName.MatchString(i.Cluster) {
+		return fmt.Errorf("cluster: %q, want 1 to 128 of a-z 0-9 . _ -, beginning with a letter or digit", i.Cluster)
+	}
+	switch {
+	case i.Kind == KindNode && !nodeName.MatchString(i.Name):
+		return fmt.Errorf("node: %q, want 1 to 63 letters, digits, dots and dashes, as in a host name", i.Name)
+	case i.Kind == KindClient && roleRank[i.Role] == 0:
+		return fmt.Errorf("role: %q, want admin, operate or read", i.Role)
+	case i.Kind != KindNode && i.Kind != KindClient:
+		return fmt.Errorf("kind: %q, want node or client", i.Kind)
+	}
+	return nil
+}
