@@ -143,6 +143,14 @@ func validateOpen(o *logpb.OpenSession) error {
 	if err := checkTTL(time.Duration(o.TtlNs)); err != nil {
 		return err
 	}
+	if len(o.Stands) > MaxStands {
+		return &Error{Code: CodeLimit, Field: "stands", Message: fmt.Sprintf("%d selectors; at most %d are allowed", len(o.Stands), MaxStands)}
+	}
+	for _, s := range o.Stands {
+		if err := validateWish(s); err != nil {
+			return err
+		}
+	}
 	return checkLabels("labels", o.Labels)
 }
 
@@ -150,6 +158,10 @@ func validateStand(s *logpb.Stand) error {
 	if err := needSession(s.Session); err != nil {
 		return err
 	}
+	return validateWish(s)
+}
+
+func validateWish(s *logpb.Stand) error {
 	if s.Priority > MaxPriority || s.Priority < -MaxPriority {
 		return invalid("priority", "%d; want %d to %d", s.Priority, -MaxPriority, MaxPriority)
 	}

@@ -9,7 +9,7 @@ const (
 	MaxScopes          = 16_384 // declared scopes
 	MaxSessions        = 1_024  // live sessions
 	MaxReplicas        = 9      // voters
-	MaxStands          = 64     // stands of one session
+	MaxStands          = 256    // stands of one session
 	MaxLabels          = 16     // labels of a scope, session or selector
 	MaxLabelKey        = 63     // bytes
 	MaxLabelValue      = 255    // bytes

@@ -44,12 +44,13 @@ type Member struct {
 	rng *rand.Rand
 	now Time
 
-	state    sessionState
-	session  SessionID
-	openID   string // request id of the session being opened
-	openBase uint64 // the same at every repetition, or a late one would open a second session
-	attempt  uint64
-	dueAt    Time // when an unanswered opening or closing is told again, or a lost session reopened
+	state      sessionState
+	session    SessionID
+	openID     string // request id of the session being opened
+	openStands []*logpb.Stand
+	openBase   uint64 // the same at every repetition, or a late one would open a second session
+	attempt    uint64
+	dueAt      Time // when an unanswered opening or closing is told again, or a lost session reopened
 
 	// Of the session.
 	cursor       uint64 // highest revision seen from anywhere
@@ -97,6 +98,7 @@ type standing struct {
 	priority int32
 	withdraw bool
 	version  int  // of this wish, so that each change is a request of its own
+	opening  int  // the version that went out with the opening of the session, -1: none
 	done     bool // of this session
 	tellAt   Time
 }
@@ -188,7 +190,7 @@ func (m *Member) Stand(sel *logpb.Selector, priority int32) error {
 	if len(m.stands) >= MaxStands {
 		return &Error{Code: CodeLimit, Field: "stands", Message: fmt.Sprintf("at most %d selectors", MaxStands)}
 	}
-	m.stands = append(m.stands, &standing{selector: sel, priority: priority, tellAt: m.now})
+	m.stands = append(m.stands, &standing{selector: sel, priority: priority, opening: -1, tellAt: m.now})
 	return nil
 }
 

@@ -192,6 +192,9 @@ func (m *Member) opened(result *Result) {
 	m.reset()
 	m.state, m.session = sessionOpen, SessionID(result.Session)
 	m.cfg.Replaces = 0
+	for _, s := range m.stands {
+		s.done = s.opening == s.version
+	}
 	m.keepaliveAt = m.now
 	m.changed(MemberChange{Kind: ChangeSessionOpened})
 }

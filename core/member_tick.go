@@ -59,6 +59,13 @@ func (m *Member) retryAfter() time.Duration { return m.cfg.TTL / 5 }
 func (m *Member) open() {
 	m.attempt++
 	m.openID, m.openBase = m.requestID("open"), m.cursor
+	m.openStands = nil
+	for _, s := range m.stands {
+		s.opening = s.version
+		if !s.withdraw {
+			m.openStands = append(m.openStands, &logpb.Stand{Selector: s.selector, Priority: s.priority})
+		}
+	}
 	m.state = sessionOpening
 	m.sendOpen()
 }
@@ -66,7 +73,7 @@ func (m *Member) open() {
 func (m *Member) sendOpen() {
 	m.dueAt = m.now.Add(m.retryAfter())
 	m.command(m.openID, &logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
-		MemberId: m.cfg.MemberID, Labels: m.cfg.Labels, Weight: m.cfg.Weight, TtlNs: int64(m.cfg.TTL), Replaces: uint64(m.cfg.Replaces),
+		MemberId: m.cfg.MemberID, Labels: m.cfg.Labels, Weight: m.cfg.Weight, TtlNs: int64(m.cfg.TTL), Replaces: uint64(m.cfg.Replaces), Stands: m.openStands,
 	}}})
 }
 

@@ -26,6 +26,10 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	g.sessions[s.id] = s
 	g.members[s.member]++
 	g.touch(s)
+	for _, st := range c.Stands {
+		s.stands = append(s.stands, &logpb.Stand{Session: uint64(s.id), Selector: st.Selector, Priority: st.Priority})
+	}
+	g.stood()
 	result.Session = uint64(s.id)
 	return nil
 }
@@ -114,11 +118,16 @@ func (g *Registry) stand(c *logpb.Stand) *Error {
 		return &Error{Code: CodeLimit, Field: "stands", Message: "the session stands for too many selectors; withdraw one"}
 	}
 	s.stands = append(s.stands, &logpb.Stand{Session: c.Session, Selector: c.Selector, Priority: c.Priority})
-	if g.forming && g.standing() >= g.formationMembers {
+	g.stood()
+	return nil
+}
+
+// stood ends a formation when enough members stand, and elects.
+func (g *Registry) stood() {
+	if g.forming && g.clusterID != "" && g.standing() >= max(g.formationMembers, 1) {
 		g.forming = false
 	}
 	g.fillVacancies()
-	return nil
 }
 
 func (g *Registry) withdraw(c *logpb.Withdraw) *Error {

@@ -651,7 +651,10 @@ type OpenSession struct {
 	TtlNs  int64  `protobuf:"varint,4,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
 	// A session whose process is proven dead (the opener holds the lock on its
 	// data directory). It ends in the same entry. 0: none.
-	Replaces      uint64 `protobuf:"varint,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Replaces uint64 `protobuf:"varint,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// What the session stands for from the start, so that a member counts as
+	// standing for all of it at once. Their session field is not used.
+	Stands        []*Stand `protobuf:"bytes,6,rep,name=stands,proto3" json:"stands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +722,13 @@ func (x *OpenSession) GetReplaces() uint64 {
 		return x.Replaces
 	}
 	return 0
+}
+
+func (x *OpenSession) GetStands() []*Stand {
+	if x != nil {
+		return x.Stands
+	}
+	return nil
 }
 
 type CloseSession struct {
@@ -2406,13 +2416,14 @@ const file_log_proto_rawDesc = "" +
 	"\x0fAnnounceVersion\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
-	"maxVersion\"\xfe\x01\n" +
+	"maxVersion\"\xba\x02\n" +
 	"\vOpenSession\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12L\n" +
 	"\x06labels\x18\x02 \x03(\v24.omnirelay.leadership.log.v1.OpenSession.LabelsEntryR\x06labels\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12\x15\n" +
 	"\x06ttl_ns\x18\x04 \x01(\x03R\x05ttlNs\x12\x1a\n" +
-	"\breplaces\x18\x05 \x01(\x04R\breplaces\x1a9\n" +
+	"\breplaces\x18\x05 \x01(\x04R\breplaces\x12:\n" +
+	"\x06stands\x18\x06 \x03(\v2\".omnirelay.leadership.log.v1.StandR\x06stands\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"(\n" +
@@ -2644,29 +2655,30 @@ var file_log_proto_depIdxs = []int32{
 	19, // 14: omnirelay.leadership.log.v1.Command.end_formation:type_name -> omnirelay.leadership.log.v1.EndFormation
 	20, // 15: omnirelay.leadership.log.v1.Command.read:type_name -> omnirelay.leadership.log.v1.Read
 	24, // 16: omnirelay.leadership.log.v1.OpenSession.labels:type_name -> omnirelay.leadership.log.v1.OpenSession.LabelsEntry
-	0,  // 17: omnirelay.leadership.log.v1.KeeperDecision.kind:type_name -> omnirelay.leadership.log.v1.KeeperDecision.Kind
-	25, // 18: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
-	9,  // 19: omnirelay.leadership.log.v1.Stand.selector:type_name -> omnirelay.leadership.log.v1.Selector
-	9,  // 20: omnirelay.leadership.log.v1.Withdraw.selector:type_name -> omnirelay.leadership.log.v1.Selector
-	26, // 21: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
-	1,  // 22: omnirelay.leadership.log.v1.ScopeSpec.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
-	15, // 23: omnirelay.leadership.log.v1.DeclareScopes.scopes:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	27, // 24: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
-	28, // 25: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
-	29, // 26: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
-	31, // 27: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
-	22, // 28: omnirelay.leadership.log.v1.Snapshot.history:type_name -> omnirelay.leadership.log.v1.Record
-	5,  // 29: omnirelay.leadership.log.v1.Snapshot.versions:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
-	32, // 30: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
-	10, // 31: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
-	15, // 32: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	30, // 33: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
-	21, // 34: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	10, // 17: omnirelay.leadership.log.v1.OpenSession.stands:type_name -> omnirelay.leadership.log.v1.Stand
+	0,  // 18: omnirelay.leadership.log.v1.KeeperDecision.kind:type_name -> omnirelay.leadership.log.v1.KeeperDecision.Kind
+	25, // 19: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
+	9,  // 20: omnirelay.leadership.log.v1.Stand.selector:type_name -> omnirelay.leadership.log.v1.Selector
+	9,  // 21: omnirelay.leadership.log.v1.Withdraw.selector:type_name -> omnirelay.leadership.log.v1.Selector
+	26, // 22: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
+	1,  // 23: omnirelay.leadership.log.v1.ScopeSpec.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
+	15, // 24: omnirelay.leadership.log.v1.DeclareScopes.scopes:type_name -> omnirelay.leadership.log.v1.ScopeSpec
+	27, // 25: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
+	28, // 26: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
+	29, // 27: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
+	31, // 28: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
+	22, // 29: omnirelay.leadership.log.v1.Snapshot.history:type_name -> omnirelay.leadership.log.v1.Record
+	5,  // 30: omnirelay.leadership.log.v1.Snapshot.versions:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
+	32, // 31: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
+	10, // 32: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
+	15, // 33: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
+	30, // 34: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
+	21, // 35: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
