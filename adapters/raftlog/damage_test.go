@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -149,9 +150,9 @@ func judgeAll(t *testing.T, each func(file []byte, yield func(damage))) {
 	}
 }
 
-func changed(file []byte, at int, bytes ...byte) []byte {
-	out := append([]byte(nil), file...)
-	copy(out[at:], bytes)
+func changed(file []byte, at int, by ...byte) []byte {
+	out := bytes.Clone(file)
+	copy(out[at:], by)
 	return out
 }
 
@@ -207,6 +208,77 @@ func TestTruncatedFileIsRefusedOrWithoutEffect(t *testing.T) {
 			yield(damage{fmt.Sprintf("cut to %d", size), file[:size]})
 		}
 		yield(damage{"cut by one byte", file[:len(file)-1]})
-		yield(damage{"longer", append(append([]byte(nil), file...), content(1, 5000)...)})
+		yield(damage{"longer", append(bytes.Clone(file), content(1, 5000)...)})
 	})
+}
+
+// A sector that was written as something else.
+func TestGarbledSectorsAreRefusedOrWithoutEffect(t *testing.T) {
+	judgeAll(t, func(file []byte, yield func(damage)) {
+		const sector = 512
+		for at := 0; at < len(file); at += 3 * sector {
+			yield(damage{fmt.Sprintf("sector at %d garbled", at), changed(file, at, content(uint64(at), sector)...)})
+		}
+	})
+}
+
+// Damage that bbolt would take for a sound file, and that shows only later or in
+// what is missing. Each is tried after an even and an odd number of transactions:
+// the two meta pages take turns.
+func TestSubtleDamageIsRefused(t *testing.T) {
+	branchOf := func(file []byte) int {
+		for at := 2 * pageSize; at < len(file); at += pageSize {
+			if order.Uint16(file[at+8:]) == branchFlag && reached(file, at) {
+				return at
+			}
+		}
+		t.Fatal("the story is too short for a branch page")
+		return 0
+	}
+	cases := []struct {
+		name  string
+		spoil func(file, before []byte) []byte
+	}{
+		{"meta page 0", func(file, _ []byte) []byte { return changed(file, pageHeader+50, file[pageHeader+50]^1) }},
+		{"meta page 1", func(file, _ []byte) []byte {
+			return changed(file, pageSize+pageHeader+50, file[pageSize+pageHeader+50]^1)
+		}},
+		{"meta page 0 of the past", func(file, before []byte) []byte { return changed(file, 0, before[:pageSize]...) }},
+		{"meta page 1 of the past", func(file, before []byte) []byte { return changed(file, pageSize, before[pageSize:2*pageSize]...) }},
+		{"a free page forgotten", func(file, _ []byte) []byte {
+			at := newestFreelist(t, file) + 10
+			return changed(file, at, file[at]-1)
+		}},
+		{"a key cut short in a branch", func(file, _ []byte) []byte {
+			at := branchOf(file) + pageHeader + 4
+			return changed(file, at, file[at]-1)
+		}},
+	}
+	dir := memoryDir(t)
+	for n := uint64(damageSteps); n < damageSteps+2; n++ {
+		before := writeStory(t, filepath.Join(dir, fmt.Sprint(n, "before")), n-8)
+		file := writeStory(t, filepath.Join(dir, fmt.Sprint(n)), n)
+		for i, c := range cases {
+			d := damage{fmt.Sprintf("%s after %d steps", c.name, n), c.spoil(file, before)}
+			if !judge(t, filepath.Join(dir, fmt.Sprint(n, "-", i)), d, n) {
+				t.Errorf("%s: opened", d.name)
+			}
+		}
+	}
+}
+
+// reached tells whether the page at an offset is in use: with its number changed, a
+// free one would not be missed.
+func reached(file []byte, at int) bool {
+	spoiled := changed(file, at, file[at]^0xFF)
+	return checkStructure(bytes.NewReader(spoiled), int64(len(spoiled))) != nil
+}
+
+func newestFreelist(t *testing.T, file []byte) int {
+	t.Helper()
+	meta, err := readMetas(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(meta.freelist) * pageSize
 }
