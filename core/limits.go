@@ -35,6 +35,7 @@ const (
 	MaxGuardScopes     = 65_536    // scopes one guard keeps a mark for
 	MaxInFlight        = 64        // keepalives a member remembers the sending time of
 	MaxSnapshotBytes   = 64 << 20
+	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them
 	MaxMessagesPerTurn = 1_024 // inputs one turn of a drive takes
 
 	MinTTL = 100 * time.Millisecond

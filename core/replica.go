@@ -40,7 +40,8 @@ type Config struct {
 	// RebalanceInterval is the pause between two rounds of rebalancing, each at most
 	// rebalanceMoves; negative: never.
 	RebalanceInterval time.Duration
-	// SnapshotEntries is how many applied entries a snapshot follows.
+	// SnapshotEntries is how many applied entries a snapshot follows, at most; it
+	// comes earlier when they hold MaxLogBytes.
 	SnapshotEntries uint64
 	// MaxVersion is the newest protocol version to understand; 0: ProtocolVersion.
 	MaxVersion uint32
@@ -121,6 +122,7 @@ type Replica struct {
 	restored   *Registry // from a received snapshot that is being made durable
 	checkpoint *raftpb.Snapshot
 	compactTo  uint64
+	logBytes   int // of the entries applied since the last checkpoint
 	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
 	readable   bool            // contact with a registrar within the election timeout
 

@@ -395,6 +395,7 @@ func (r *Replica) apply(e *raftpb.Entry) error {
 	if e.GetType() != raftpb.EntryNormal {
 		return errors.New("a change of the voters, which this build does not make")
 	}
+	r.logBytes += len(e.GetData())
 	term := e.GetTerm()
 	if r.cfg.Plants.Has(plant.TermOfCommitter) {
 		term = r.term
@@ -474,7 +475,8 @@ func (r *Replica) followSessions(out *Outcome) {
 func (r *Replica) takeCheckpoint() {
 	applied := r.registry.Revision()
 	last, err := r.storage.Snapshot()
-	if err != nil || applied < last.GetMetadata().GetIndex()+r.cfg.SnapshotEntries {
+	full := r.logBytes > MaxLogBytes
+	if err != nil || (!full && applied < last.GetMetadata().GetIndex()+r.cfg.SnapshotEntries) || applied == last.GetMetadata().GetIndex() {
 		return
 	}
 	data, err := marshalSnapshot(r.registry.Snapshot())
@@ -487,8 +489,13 @@ func (r *Replica) takeCheckpoint() {
 		r.Halt(err)
 		return
 	}
+	keep := r.cfg.SnapshotEntries / 2
+	if full {
+		keep = 0
+	}
+	r.logBytes = 0
 	first, _ := r.storage.FirstIndex()
-	if keep := r.cfg.SnapshotEntries / 2; applied-keep >= first {
+	if applied >= first+keep {
 		r.compactTo = applied - keep
 		if err := r.storage.Compact(r.compactTo); err != nil {
 			r.Halt(err)

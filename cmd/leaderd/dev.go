@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// devOptions are the flags of leaderd dev.
+type devOptions struct {
+	nodes    int
+	dir      string
+	basePort int
+	store    string
+}
+
+const (
+	devReadyWithin = 30 * time.Second
+	devStopWithin  = 20 * time.Second
+)
+
+func newDevCommand() *cobra.Command {
+	var o devOptions
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a whole cluster on this machine: real node processes, own certificates, example scopes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return &usageError{err}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return runDev(ctx, &o, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes")
+	cmd.Flags().StringVar(&o.dir, "dir", ".dev", "folder for configurations, certificates, data and logs")
+	cmd.Flags().IntVar(&o.basePort, "base-port", 7400, "node N listens on this plus 10N+1 (http), +2 (grpc) and +3 (peer); 0 picks free ports")
+	cmd.Flags().StringVar(&o.store, "store", "raft", "where the registry is kept: raft")
+	return cmd
+}
+
+func (o *devOptions) validate() error {
+	if o.nodes < 1 || o.nodes > core.MaxReplicas {
+		return fmt.Errorf("--nodes %d: want 1 to %d", o.nodes, core.MaxReplicas)
+	}
+	if last := o.basePort + 10*o.nodes + 3; o.basePort < 0 || (o.basePort > 0 && (o.basePort < 1024 || last > 65535)) {
+		return fmt.Errorf("--base-port %d: want 0, or 1024 to %d", o.basePort, 65535-10*o.nodes-3)
+	}
+	if o.store != "raft" {
+		return fmt.Errorf("--store %q: this build keeps the registry in raft only", o.store)
+	}
+	return nil
+}
+
+// runDev starts the nodes, stays until ctx ends, and stops them.
+func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
+	// The kernel stops the nodes when the thread that started them ends, so that a
+	// killed leaderd dev leaves none behind: this one must last.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cluster, err := newDevCluster(o)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(cluster.manifest()); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	exits := make(chan *devNode, len(cluster.nodes))
+	for _, n := range cluster.nodes {
+		if err := n.start(exits); err != nil {
+			cluster.stop(exits)
+			return err
+		}
+	}
+	if err := cluster.awaitReady(ctx, exits); err != nil {
+		cluster.stop(exits)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := cluster.writeManifest(); err != nil {
+		cluster.stop(exits)
+		return err
+	}
+	cluster.print(out)
+	cluster.attend(ctx, exits, out)
+	fmt.Fprintln(out, "stopping")
+	return cluster.stop(exits)
+}
+
+// attend reports nodes that end, until ctx ends or none is left.
+func (c *devCluster) attend(ctx context.Context, exits <-chan *devNode, out io.Writer) {
+	for c.running() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case n := <-exits:
+			n.ended = true
+			fmt.Fprintf(out, "%s (pid %d) ended: %s; it is not restarted, see %s\n", n.id, n.pid(), n.state(), n.log)
+		}
+	}
+}
+
+func (c *devCluster) print(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tPID\tHTTP\tGRPC\tLOG")
+	for _, n := range c.nodes {
+		fmt.Fprintf(w, "%s\t%d\thttps://%s\t%s\t%s\n", n.id, n.pid(), n.http, n.grpc, n.log)
+	}
+	_ = w.Flush()
+	fmt.Fprintf(out, "\nready; try: omnirelay mesh leaders status --cluster %s\nCtrl-C stops all\n", c.manifest())
+}

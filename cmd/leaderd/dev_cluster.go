@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/omnirelay/leadership/adapters/transport"
+)
+
+// devClusterID names the clusters of leaderd dev.
+const devClusterID = "dev"
+
+// devCluster is the set of processes that leaderd dev runs.
+type devCluster struct {
+	dir   string
+	nodes []*devNode
+}
+
+// devNode is one of them.
+type devNode struct {
+	id               string
+	http, grpc, peer string // addresses
+	config, data     string // paths
+	log              string
+	process          *exec.Cmd
+	ended            bool
+}
+
+// newDevCluster lays out the folder: certificates, one configuration per node. What
+// is there already, data above all, is kept.
+func newDevCluster(o *devOptions) (*devCluster, error) {
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &devCluster{dir: dir}
+	if err := os.MkdirAll(filepath.Join(dir, "tls"), 0o700); err != nil {
+		return nil, err
+	}
+	for i := 1; i <= o.nodes; i++ {
+		n, err := c.layNode(i, o.basePort)
+		if err != nil {
+			return nil, err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	if err := c.issueCertificates(); err != nil {
+		return nil, err
+	}
+	for _, n := range c.nodes {
+		if err := transport.WriteFile(n.config, []byte(c.configOf(n)), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *devCluster) layNode(i, basePort int) (*devNode, error) {
+	id := fmt.Sprintf("node-%d", i)
+	n := &devNode{
+		id: id, config: filepath.Join(c.dir, id+".yaml"), data: filepath.Join(c.dir, id), log: filepath.Join(c.dir, id+".log"),
+	}
+	for j, address := range []*string{&n.http, &n.grpc, &n.peer} {
+		port := basePort + 10*i + j + 1
+		if basePort == 0 {
+			var err error
+			if port, err = freePort(); err != nil {
+				return nil, err
+			}
+		}
+		*address = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return n, nil
+}
+
+// freePort returns a port that nobody listened on just now.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func (c *devCluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
+
+func (c *devCluster) manifest() string { return filepath.Join(c.dir, "cluster.json") }
+
+// issueCertificates makes an authority once, and fresh certificates every time.
+func (c *devCluster) issueCertificates() error {
+	ca, err := transport.LoadAuthority(c.tls("ca.pem"), c.tls("ca-key.pem"))
+	if errors.Is(err, os.ErrNotExist) {
+		if ca, err = transport.NewAuthority(devClusterID); err == nil {
+			err = ca.Save(c.tls("ca.pem"), c.tls("ca-key.pem"))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range c.nodes {
+		pair, err := ca.IssueNode(n.id)
+		if err != nil {
+			return err
+		}
+		if err := pair.Save(c.tls(n.id+".pem"), c.tls(n.id+"-key.pem")); err != nil {
+			return err
+		}
+	}
+	for _, role := range devRoles {
+		pair, err := ca.IssueClient(role)
+		if err != nil {
+			return err
+		}
+		if err := pair.Save(c.tls(string(role)+".pem"), c.tls(string(role)+"-key.pem")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var devRoles = []transport.Role{transport.RoleAdmin, transport.RoleOperate, transport.RoleRead}
+
+// configOf writes the configuration of one node.
+func (c *devCluster) configOf(n *devNode) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by leaderd dev, anew at every start.\nmesh:\n  leadership:\n    nodeId: %s\n    clusterId: %s\n    dataDir: %q\n", n.id, devClusterID, n.data)
+	fmt.Fprintf(&b, "    listeners:\n      http: %s\n      grpc: %s\n      peer: %s\n", n.http, n.grpc, n.peer)
+	fmt.Fprintf(&b, "    tls:\n      cert: %q\n      key: %q\n      ca: %q\n", c.tls(n.id+".pem"), c.tls(n.id+"-key.pem"), c.tls("ca.pem"))
+	b.WriteString("    peers:\n")
+	for _, p := range c.nodes {
+		fmt.Fprintf(&b, "      - {id: %s, address: %q}\n", p.id, p.peer)
+	}
+	b.WriteString("    scopes:\n      - global-control\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
+	return b.String()
+}
+
+func (n *devNode) pid() int {
+	if n.process == nil || n.process.Process == nil {
+		return 0
+	}
+	return n.process.Process.Pid
+}
+
+func (n *devNode) state() string {
+	if n.process.ProcessState == nil {
+		return "unknown"
+	}
+	return n.process.ProcessState.String()
+}
+
+// start runs the node's process and reports on exits when it ends.
+func (n *devNode) start(exits chan<- *devNode) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	n.process = exec.Command(self, "serve", "--config", n.config)
+	n.process.Stdout, n.process.Stderr = log, log
+	// A group of its own: Ctrl-C at the terminal reaches leaderd dev, which then
+	// stops its nodes in order.
+	n.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := n.process.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", n.id, err)
+	}
+	go func() {
+		_ = n.process.Wait() // its state is reported
+		exits <- n
+	}()
+	return nil
+}
+
+func (c *devCluster) running() int {
+	running := 0
+	for _, n := range c.nodes {
+		if n.process != nil && n.process.Process != nil && !n.ended {
+			running++
+		}
+	}
+	return running
+}
+
+// awaitReady waits until every node says that it is ready.
+func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) error {
+	ctx, cancel := context.WithTimeout(ctx, devReadyWithin)
+	defer cancel()
+	certificates, err := transport.LoadCertificates(transport.Files{
+		CA: c.tls("ca.pem"), Cert: c.tls("read.pem"), Key: c.tls("read-key.pem"),
+	}, nil)
+	if err != nil {
+		return err
+	}
+	probe := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: certificates.Client(""), DisableKeepAlives: true}}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; i < len(c.nodes); {
+		if ready(ctx, probe, c.nodes[i]) {
+			i++
+			continue
+		}
+		select {
+		case n := <-exits:
+			n.ended = true
+			return fmt.Errorf("%s ended before it was ready (%s):\n%s", n.id, n.state(), tail(n.log))
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready after %v; see %s", c.nodes[i].id, devReadyWithin, c.nodes[i].log)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func ready(ctx context.Context, probe *http.Client, n *devNode) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+n.http+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := probe.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// tail returns the last lines of a log.
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}
+
+// stop stops every node in order: a request first, force after devStopWithin.
+func (c *devCluster) stop(exits <-chan *devNode) error {
+	for _, n := range c.nodes {
+		if n.pid() != 0 && !n.ended {
+			_ = n.process.Process.Signal(syscall.SIGTERM) // it may just have ended
+		}
+	}
+	deadline := time.After(devStopWithin)
+	var failed error
+	for c.running() > 0 {
+		select {
+		case n := <-exits:
+			n.ended = true
+			if !n.process.ProcessState.Success() {
+				failed = errors.Join(failed, fmt.Errorf("%s: %s; see %s", n.id, n.state(), n.log))
+			}
+		case <-deadline:
+			for _, n := range c.nodes {
+				if n.pid() != 0 && !n.ended {
+					_ = n.process.Process.Kill()
+				}
+			}
+			deadline = nil
+			failed = errors.Join(failed, fmt.Errorf("nodes were killed: they did not stop within %v", devStopWithin))
+		}
+	}
+	return failed
+}
+
+type manifest struct {
+	Nodes   []manifestNode            `json:"nodes"`
+	CA      string                    `json:"ca"`
+	Clients map[string]manifestClient `json:"clients"`
+}
+
+type manifestNode struct {
+	ID      string `json:"id"`
+	PID     int    `json:"pid"`
+	HTTP    string `json:"http"`
+	GRPC    string `json:"grpc"`
+	Config  string `json:"config"`
+	DataDir string `json:"dataDir"`
+	Log     string `json:"log"`
+}
+
+type manifestClient struct {
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
+}
+
+// writeManifest tells tools where everything is, whole or not at all.
+func (c *devCluster) writeManifest() error {
+	m := manifest{CA: c.tls("ca.pem"), Clients: map[string]manifestClient{}}
+	for _, n := range c.nodes {
+		m.Nodes = append(m.Nodes, manifestNode{
+			ID: n.id, PID: n.pid(), HTTP: "https://" + n.http, GRPC: n.grpc, Config: n.config, DataDir: n.data, Log: n.log,
+		})
+	}
+	for _, role := range devRoles {
+		m.Clients[string(role)] = manifestClient{Cert: c.tls(string(role) + ".pem"), Key: c.tls(string(role) + "-key.pem")}
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return transport.WriteFile(c.manifest(), append(data, '\n'), 0o600)
+}

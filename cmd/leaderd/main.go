@@ -1,0 +1,47 @@
+// Command leaderd is one node of the leadership service.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 64
+)
+
+func main() {
+	err := newCommand().Execute()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "leaderd:", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "leaderd",
+		Short:         "Elects one leader per scope and lets everybody watch",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newServeCommand(), newDevCommand(), newConfigCommand(), newVersionCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	return root
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() + "; see leaderd --help" }
+func (e *usageError) Unwrap() error { return e.err }
