@@ -30,7 +30,7 @@ func decodeEntry(payload []byte, maxVersion uint32) (*logpb.Entry, error) {
 	}
 	for i, c := range e.Commands {
 		if c.Kind == nil || hasUnknown(c.ProtoReflect()) {
-			return nil, fmt.Errorf("command %d of the entry is of a kind that this build does not know; run a newer build", i)
+			return nil, fmt.Errorf("command %d of the entry is of a kind, or has a field or value, that this build does not know; run a newer build", i)
 		}
 		if v := commandVersion(c); v > maxVersion {
 			return nil, fmt.Errorf("command %d of the entry needs protocol version %d; this build understands %d", i, v, maxVersion)
@@ -39,13 +39,33 @@ func decodeEntry(payload []byte, maxVersion uint32) (*logpb.Entry, error) {
 	return e, nil
 }
 
-// hasUnknown reports whether a command or its kind holds fields of a newer schema.
+// hasUnknown reports whether a message, or any message within it, holds a field or
+// an enum value that this build's schema does not have.
 func hasUnknown(m protoreflect.Message) bool {
-	if len(m.GetUnknown()) > 0 {
-		return true
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		found = found || unknownWithin(f, v)
+		return !found
+	})
+	return found
+}
+
+// unknownWithin looks into one field. No message of the schema has a map of messages.
+func unknownWithin(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	switch {
+	case f.Enum() != nil && !f.IsList():
+		return f.Enum().Values().ByNumber(v.Enum()) == nil
+	case f.Message() == nil || f.IsMap():
+		return false
+	case !f.IsList():
+		return hasUnknown(v.Message())
 	}
-	kind := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind"))
-	return kind != nil && len(m.Get(kind).Message().GetUnknown()) > 0
+	for i := range v.List().Len() {
+		if hasUnknown(v.List().Get(i).Message()) {
+			return true
+		}
+	}
+	return false
 }
 
 // CompleteCommand fills in what a requester may leave out: the kind and labels
@@ -194,7 +214,12 @@ func validateDeclare(d *logpb.DeclareScopes) error {
 	if err := checkCount("scopes", len(d.Scopes)); err != nil {
 		return err
 	}
+	named := make(map[string]bool, len(d.Scopes))
 	for _, spec := range d.Scopes {
+		if named[spec.Id] {
+			return invalid("scopes", "%q is declared twice in one command", spec.Id)
+		}
+		named[spec.Id] = true
 		complete := proto.Clone(spec).(*logpb.ScopeSpec)
 		if err := completeSpec(complete); err != nil {
 			return err

@@ -172,10 +172,13 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 	default:
 		g.fillVacancies()
 	}
-	if asked != nil && sc.leader != nil {
-		sc.resignedBy = 0 // it did as it was asked, and may be asked back
+	if sc.leader == nil {
+		return nil
 	}
 	result.Fence = sc.fence
+	if asked != nil {
+		sc.resignedBy = 0 // it did as it was asked, and may be asked back
+	}
 	return nil
 }
 

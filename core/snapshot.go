@@ -94,8 +94,8 @@ func Restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 	if s.Format != snapshotFormat {
 		return nil, fmt.Errorf("snapshot format %d; this build reads format %d", s.Format, snapshotFormat)
 	}
-	if len(s.ProtoReflect().GetUnknown()) > 0 {
-		return nil, fmt.Errorf("the snapshot at revision %d has fields this build does not know: a newer build wrote it", s.Revision)
+	if hasUnknown(s.ProtoReflect()) {
+		return nil, fmt.Errorf("the snapshot at revision %d has fields or values that this build does not know: a newer build wrote it", s.Revision)
 	}
 	g := NewRegistry(maxVersion)
 	g.clusterID, g.revision, g.nextFence, g.nextSession = s.ClusterId, s.Revision, s.NextFence, SessionID(s.NextSession)
