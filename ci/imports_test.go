@@ -37,7 +37,7 @@ var rooms = []room{
 		why: "a log is opened and tested without the loop that drives it"},
 	{path: "adapters/transport", may: []string{"core", "wire"},
 		why: "listeners and connections know nothing of what is served on them"},
-	{path: "adapters/telemetry", may: []string{"core"},
+	{path: "adapters/telemetry", may: []string{"core", "core/logpb"},
 		why: "logs and metrics are told, they ask nobody"},
 	{path: "adapters/host", may: []string{"core", "core/logpb", "adapters/telemetry"},
 		tests: []string{"adapters/raftlog"},
