@@ -1,0 +1,276 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/omnirelay/leadership/adapters/transport"
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/wire"
+)
+
+// reader is an SSE client as browsers have one: it knows the last id it saw.
+type reader struct {
+	site   *site
+	lastID string
+	body   io.ReadCloser
+	lines  *bufio.Scanner
+	stop   context.CancelFunc
+}
+
+func (st *site) connect(h2 bool, query, lastID string) *reader {
+	st.t.Helper()
+	r := &reader{site: st, lastID: lastID}
+	r.open(st.client(h2, st.pair(st.authority.IssueClient(transport.RoleRead))), query)
+	return r
+}
+
+func (r *reader) open(c *http.Client, query string) {
+	r.site.t.Helper()
+	ctx, stop := context.WithTimeout(r.site.t.Context(), 20*time.Second)
+	req, err := http.NewRequestWithContext(ctx, "GET", r.site.url+"/control/events/leadership"+query, nil)
+	if err != nil {
+		r.site.t.Fatal(err)
+	}
+	if r.lastID != "" {
+		req.Header.Set("Last-Event-ID", r.lastID)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		r.site.t.Fatal(err)
+	}
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+		r.site.t.Fatalf("%d %s", resp.StatusCode, resp.Header)
+	}
+	r.body, r.lines, r.stop = resp.Body, bufio.NewScanner(resp.Body), stop
+	r.site.t.Cleanup(r.close)
+}
+
+func (r *reader) close() {
+	r.stop()
+	r.body.Close()
+}
+
+// next reads one event; comments and retry are skipped as browsers do.
+func (r *reader) next() wire.Event {
+	r.site.t.Helper()
+	var kind, data string
+	for r.lines.Scan() {
+		name, value, _ := strings.Cut(r.lines.Text(), ": ")
+		switch name {
+		case "id":
+			r.lastID = value
+		case "event":
+			kind = value
+		case "data":
+			data = value
+		case "":
+			if data == "" {
+				continue
+			}
+			var e wire.Event
+			if err := json.Unmarshal([]byte(data), &e); err != nil || e.Kind != kind {
+				r.site.t.Fatalf("%v: event %q, data %s", err, kind, data)
+			}
+			return e
+		}
+	}
+	r.site.t.Fatalf("the stream ended: %v", r.lines.Err())
+	return wire.Event{}
+}
+
+func (r *reader) want(t *testing.T, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if e := r.next(); fmt.Sprint(e.Kind, " ", e.Scope) != w && e.Kind+" "+e.Reason != w {
+			t.Fatalf("event %s %s %s at %d.%d, want %s", e.Kind, e.Scope, e.Reason, e.Revision, e.Ordinal, w)
+		}
+	}
+}
+
+func TestStreamIsSnapshotMarkEvents(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		st := newSite(t)
+		st.node.Declare("a", "b")
+		st.node.Expires = 42
+		session := st.node.Join("node-1")
+		r := st.connect(h2, "", "")
+		first := r.next()
+		proto := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[h2]
+		if first.Kind != "SNAPSHOT" || first.Transport != proto || first.Token.ExpiresAt.UnixNano() != 42 || r.lastID != "" {
+			t.Errorf("first event %+v, last id %q", first, r.lastID)
+		}
+		if second := r.next(); second.Transport != "" || second.Scope != "b" {
+			t.Errorf("second event %+v", second)
+		}
+		r.want(t, "OBSERVED snapshot-end")
+		if r.lastID != "4.2" {
+			t.Errorf("the snapshot's end is at %q", r.lastID)
+		}
+		st.node.Leave(session)
+		r.want(t, "STEPPED_DOWN a", "STEPPED_DOWN b")
+		if r.lastID != "5.2" {
+			t.Errorf("after two events at %q", r.lastID)
+		}
+		if text := st.scrape(); !strings.Contains(text, fmt.Sprintf("mesh_leadership_streams{api=\"sse\",protocol=%q} 1", proto)) {
+			t.Errorf("the stream is not counted:\n%s", text)
+		}
+	}
+}
+
+func (st *site) scrape() string {
+	_, text := st.get("/metrics")
+	return text
+}
+
+func TestStreamOfOneScope(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("a", "b")
+	session := st.node.Join("node-1")
+	r := st.connect(true, "?scope=b", "")
+	r.want(t, "SNAPSHOT b", "OBSERVED snapshot-end")
+	st.node.Leave(session)
+	st.node.Retire("a", "b")
+	r.want(t, "STEPPED_DOWN b", "SCOPE_RETIRED b")
+	// A retired scope is unknown, but its last events are still owed.
+	r.close()
+	late := st.connect(true, "?scope=b", "5.2")
+	late.want(t, "SCOPE_RETIRED b")
+}
+
+// A client that is cut again and again, at any place, and always comes back with
+// the last id it saw, sees what one that never was cut sees.
+func TestReconnectingMissesNothingAndSeesNothingTwice(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("a", "b", "c")
+	steady := st.connect(true, "", "")
+	steady.want(t, "OBSERVED snapshot-end")
+	flaky := st.connect(false, "", "")
+	flaky.want(t, "OBSERVED snapshot-end")
+	const rounds = 40
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range rounds {
+			st.node.Leave(st.node.Join(fmt.Sprintf("node-%d", i)))
+		}
+	}()
+	const events = rounds * 6
+	var want, got []string
+	for i := range events {
+		want = append(want, line(steady.next()))
+		got = append(got, line(flaky.next()))
+		if i%7 == 0 {
+			flaky.close()
+			flaky = st.connect(i%2 == 0, "", flaky.lastID)
+		}
+	}
+	<-done
+	if strings.Join(want, "\n") != strings.Join(got, "\n") {
+		t.Errorf("steady saw\n%s\nflaky saw\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+}
+
+func line(e wire.Event) string {
+	return fmt.Sprintf("%d.%d %s %s %s", e.Revision, e.Ordinal, e.Kind, e.Scope, e.LeaderID)
+}
+
+func TestGoneHistoryIsAResync(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("job")
+	overrun(st.node)
+	st.node.Join("node-1")
+	r := st.connect(true, "?scope=job", "2.1")
+	if e := r.next(); e.Kind != "OBSERVED" || e.Reason != core.ReasonResync || e.Transport != "HTTP/2.0" {
+		t.Errorf("first event %+v", e)
+	}
+	r.want(t, "SNAPSHOT job", "OBSERVED snapshot-end")
+	if !strings.Contains(st.scrape(), `mesh_leadership_stream_resyncs_total{api="sse"} 1`) {
+		t.Error("the resync is not counted")
+	}
+}
+
+func TestSilentStreamGetsComments(t *testing.T) {
+	st := newSite(t, func(o *Options) { o.Heartbeat = 5 * time.Millisecond })
+	r := st.connect(true, "", "")
+	r.want(t, "OBSERVED snapshot-end")
+	for alive := 0; alive < 3; {
+		if !r.lines.Scan() {
+			t.Fatal("the stream ended")
+		}
+		if r.lines.Text() == ": alive" {
+			alive++
+		}
+	}
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	st := newSite(t, func(o *Options) { o.MaxStreams = 2 })
+	one := st.connect(true, "", "")
+	st.connect(false, "", "")
+	resp, text := st.get("/control/events/leadership")
+	if p := decode[wire.Problem](t, text); resp.StatusCode != 503 || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
+		t.Fatalf("%d %s", resp.StatusCode, text)
+	}
+	one.close()
+	deadline := time.Now().Add(10 * time.Second)
+	for len(st.server.slots) == 2 { // the server learns of the end by itself
+		if time.Now().After(deadline) {
+			t.Fatal("the slot of a reader that left stays taken")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	st.connect(true, "", "")
+}
+
+// A reader that keeps its connection and stops reading is cut, and costs no other
+// reader anything.
+func TestStoppedReaderIsCut(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		st := newSite(t, func(o *Options) { o.WriteTimeout = 100 * time.Millisecond })
+		stopped := st.connect(h2, "", "")
+		live := st.connect(true, "", "")
+		live.want(t, "OBSERVED snapshot-end")
+		deadline := time.Now().Add(20 * time.Second)
+		for len(st.server.slots) == 2 {
+			if time.Now().After(deadline) {
+				t.Fatal("a reader that stopped is still served")
+			}
+			ids := make([]string, 500)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("filler/%d/%s", i, strings.Repeat("x", 60))
+			}
+			st.node.Declare(ids...)
+			st.node.Retire(ids...)
+			for range 2 * len(ids) {
+				live.next()
+			}
+		}
+		if !strings.Contains(st.scrape(), `mesh_leadership_streams_cut_total{api="sse"} 1`) {
+			t.Error("the cut is not counted")
+		}
+		stopped.close()
+	}
+}
+
+func TestEndStreamsEndsThem(t *testing.T) {
+	st := newSite(t)
+	r := st.connect(true, "", "")
+	r.want(t, "OBSERVED snapshot-end")
+	st.server.EndStreams()
+	for r.lines.Scan() {
+	}
+	if err := r.lines.Err(); err != nil {
+		t.Errorf("ended by %v, want a clean end", err)
+	}
+	if resp, _ := st.get("/control/events/leadership"); resp.StatusCode != 503 {
+		t.Errorf("%d after the end, want 503", resp.StatusCode)
+	}
+}
