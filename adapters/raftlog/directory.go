@@ -46,10 +46,14 @@ func makeDirectory(dir string) error {
 	return syncDirectory(filepath.Dir(dir))
 }
 
+// unusable is a refusal for what the operating system does not let us do.
 func unusable(path string, err error) *Refusal {
-	remedy := "let the user that runs this node read and write it"
-	if noRoom(err) {
+	remedy := "look at the disk and at the system's own log"
+	switch {
+	case noRoom(err):
 		remedy = "make room and start again"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		remedy = "let the user that runs this node read and write it"
 	}
 	return &Refusal{Reason: ReasonInvalid, Path: path, Found: "the data directory cannot be used", Err: bare(err), Remedy: remedy}
 }

@@ -5,7 +5,9 @@
 // It believes nothing it reads back. Every value carries a checksum, the state
 // holds the extent of everything else, the pages are walked before bbolt maps
 // them, and a panic of bbolt is an error. What does not add up is refused with a
-// Refusal; nothing is repaired by guessing.
+// Refusal; nothing is repaired by guessing. The one thing it cannot notice is an
+// older copy of a whole data directory, sound in itself: never restore one for a
+// voter.
 package raftlog
 
 import (
@@ -14,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -111,11 +114,15 @@ func (l *Log) open(o Options) (core.Boot, error) {
 }
 
 func (l *Log) openRefusal(dir string, err error) error {
-	if errors.Is(err, bbolt.ErrTimeout) {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, bbolt.ErrTimeout):
 		return inUse(dir, "")
+	case errors.As(err, &errno): // nothing is said about the content
+		return unusable(l.path, err)
 	}
 	r := damaged(l.path, "bbolt cannot open it")
-	r.Err = bare(err)
+	r.Err = err
 	return r
 }
 
@@ -138,7 +145,7 @@ func (l *Log) checkFile() error {
 		return foreign(l.path, "not a bbolt file")
 	case err != nil:
 		r := damaged(l.path, "its pages do not add up")
-		r.Err = bare(err)
+		r.Err = err
 		return r
 	}
 	return nil

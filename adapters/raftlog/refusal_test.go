@@ -4,11 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -162,6 +164,21 @@ func TestRefusedOptions(t *testing.T) {
 	for _, field := range []string{"Dir", "ClusterID", "NodeID"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v: want %s named", err, field)
+		}
+	}
+}
+
+// What the operating system refuses is no damage, and must not be treated as one.
+func TestSystemErrorsAreNotDamage(t *testing.T) {
+	l := &Log{path: "DIR/raft.db"}
+	for errno, remedy := range map[syscall.Errno]string{
+		syscall.EACCES: "let the user that runs this node", syscall.EROFS: "let the user that runs this node",
+		syscall.ENOSPC: "make room", syscall.EMFILE: "look at the disk",
+	} {
+		err := l.openRefusal("DIR", &fs.PathError{Op: "open", Path: l.path, Err: errno})
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.Reason != ReasonInvalid || !strings.Contains(refusal.Remedy, remedy) {
+			t.Errorf("%v: %v, want %q", errno, err, remedy)
 		}
 	}
 }
