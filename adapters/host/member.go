@@ -108,23 +108,16 @@ func (h *Host) Holds(scope string) (core.Token, bool) {
 	return h.member.Holds(scope, h.clock.Now())
 }
 
-// Held lists what the member believes it leads at this moment. now and the ends
-// of the leases are readings of CLOCK_BOOTTIME, so that they can be compared
-// among the processes of one machine.
+// Held lists what the member believes it leads at this moment, and the reading of
+// this process's clock that it was asked with.
 func (h *Host) Held() (now core.Time, held []core.Holding) {
 	h.memberMu.Lock()
 	defer h.memberMu.Unlock()
-	boot := core.Time(Boottime())
+	now = h.clock.Now()
 	if h.member == nil {
-		return boot, nil
+		return now, nil
 	}
-	// Read after the boot time: the translated ends are early, never late.
-	own := h.clock.Now()
-	held = h.member.Held(own)
-	for i := range held {
-		held[i].Until = boot.Add(held[i].Until.Sub(own))
-	}
-	return boot, held
+	return now, h.member.Held(now)
 }
 
 // GiveUp ends a grant of the own member; see core.Member.GiveUp.

@@ -2,51 +2,91 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/omnirelay/leadership/adapters/control"
+	"github.com/omnirelay/leadership/adapters/host"
 	"github.com/omnirelay/leadership/adapters/transport"
-	"github.com/omnirelay/leadership/core"
 )
 
-// front is what the outside calls.
+// front is what the outside calls: the HTTP API and the gRPC API.
 type front struct {
-	http     *http.Server
-	address  string
-	listener net.Listener
+	control *control.Server
+	http    *http.Server
+	grpc    *grpc.Server
+
+	httpListener, grpcListener net.Listener
+	httpAddress, grpcAddress   string
 }
+
+// closeWithin bounds how long calls under way may hold up a shutdown.
+const closeWithin = 2 * time.Second
 
 func newFront(n *node) (*front, error) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		n.host.View(func(_ *core.Registry, s core.Status) {
-			if !s.Ready {
-				http.Error(w, s.NotReadyReason, 503)
-			}
-		})
+	c := n.config
+	f := &front{httpAddress: c.Listeners.HTTP, grpcAddress: c.Listeners.GRPC}
+	var err error
+	f.control, err = control.New(control.Options{
+		Source: n.host, Metrics: n.metrics, Logger: n.logger, Cluster: c.ClusterID, Open: c.Control.Open, Boottime: host.Boottime,
+		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
 	})
-	mux.HandleFunc("/debug", func(w http.ResponseWriter, _ *http.Request) {
-		_, held := n.host.Held()
-		rev, tok := n.host.Snapshot()
-		n.host.View(func(_ *core.Registry, s core.Status) { json.NewEncoder(w).Encode([]any{len(held), rev, len(tok), s}) })
-	})
-	return &front{http: &http.Server{Handler: mux, TLSConfig: n.certificates.Server(transport.Optional, "http/1.1")}, address: n.config.Listeners.HTTP}, nil
+	if err != nil {
+		return nil, err
+	}
+	f.http = f.control.HTTPServer()
+	f.http.TLSConfig = n.certificates.Server(transport.Optional, "h2", "http/1.1")
+	creds := credentials.NewTLS(n.certificates.Server(transport.Required, "h2"))
+	f.grpc = grpc.NewServer(grpc.Creds(creds))
+	return f, nil
 }
 
-func (f *front) listen() (err error) { f.listener, err = net.Listen("tcp", f.address); return err }
+func (f *front) listen() (err error) {
+	if f.httpListener, err = net.Listen("tcp", f.httpAddress); err != nil {
+		return fmt.Errorf("listeners.http: %w", err)
+	}
+	if f.grpcListener, err = net.Listen("tcp", f.grpcAddress); err != nil {
+		_ = f.httpListener.Close()
+		return fmt.Errorf("listeners.grpc: %w", err)
+	}
+	return nil
+}
+
 func (f *front) serve(n *node) {
 	n.run(func() error {
-		if err := f.http.ServeTLS(f.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return err
+		err := f.http.Serve(tls.NewListener(f.httpListener, f.http.TLSConfig))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
 		}
-		return nil
+		return err
 	})
+	n.run(func() error { return f.grpc.Serve(f.grpcListener) })
 }
+
+// close ends streams and calls, the patient way first.
 func (f *front) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	f.control.EndStreams()
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
-	f.http.Shutdown(ctx)
+	if err := f.http.Shutdown(ctx); err != nil {
+		_ = f.http.Close()
+	}
+	graceful := make(chan struct{})
+	go func() {
+		f.grpc.GracefulStop()
+		close(graceful)
+	}()
+	select {
+	case <-graceful:
+	case <-ctx.Done():
+		f.grpc.Stop() // ends GracefulStop too
+	}
+	<-graceful
 }
