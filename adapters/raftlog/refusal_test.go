@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/omnirelay/leadership/core"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite testdata with what was seen")
@@ -96,6 +98,27 @@ var refusals = []struct {
 	}, nil},
 	{"a bucket gone", ReasonDamaged, func(t *testing.T, dir string) {
 		edit(t, dir, func(tx *bbolt.Tx) error { return tx.DeleteBucket(recordsBucket) })
+	}, nil},
+	{"an entry that calls itself another", ReasonDamaged, func(t *testing.T, dir string) {
+		edit(t, dir, func(tx *bbolt.Tx) error { return putMessage(tx, entriesBucket, 7, entry(8, 1, nil)) })
+	}, nil},
+	{"the hard state gone", ReasonDamaged, func(t *testing.T, dir string) {
+		editState(t, dir, func(s *state) { s.hard = 0 })
+	}, nil},
+	{"the snapshot gone", ReasonDamaged, func(t *testing.T, dir string) {
+		checkpoint(t, dir)
+		editBucket(t, dir, snapshotBucket, func(b *bbolt.Bucket) error { return b.Delete(snapshotKey) })
+	}, nil},
+	{"the snapshot of another index", ReasonDamaged, func(t *testing.T, dir string) {
+		checkpoint(t, dir)
+		editState(t, dir, func(s *state) { s.snapIndex = 6 })
+	}, nil},
+	{"a file that a tool of bbolt has open", ReasonInUse, func(t *testing.T, dir string) {
+		db, err := bbolt.Open(filepath.Join(dir, fileName), 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
 	}, nil},
 	{"a second opener", ReasonInUse, func(t *testing.T, dir string) {
 		log := mustOpen(t, dir)
@@ -236,6 +259,15 @@ func TestNewDirectoryIsPrivate(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v; want 0700", info.Mode(), err)
 	}
+}
+
+func checkpoint(t *testing.T, dir string) {
+	t.Helper()
+	log := mustOpen(t, dir)
+	if err := log.Persist(core.Batch{Checkpoint: snapshot(5, 1, nil), CompactTo: 3}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, log)
 }
 
 func edit(t *testing.T, dir string, fn func(*bbolt.Tx) error) {
