@@ -32,15 +32,29 @@ type Certificates struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	seen    [3]stamp // of the files that current was read from
-	failed  [3]stamp // of the last files that could not be used; logged once
+	seen    stamps // of the files that current was read from
+	failed  stamps // of the last files that could not be used; logged once
 	current material
 }
 
-// stamp tells whether a file changed.
-type stamp struct {
-	modified time.Time
-	size     int64
+// stamps tell whether one of the files changed. nil stands for a missing file.
+type stamps [3]os.FileInfo
+
+func (s stamps) equal(t stamps) bool {
+	for i, a := range s {
+		b := t[i]
+		if a == nil || b == nil {
+			if a != b {
+				return false
+			}
+			continue
+		}
+		// The file itself too: two replacements may share a tick of the clock.
+		if !os.SameFile(a, b) || !a.ModTime().Equal(b.ModTime()) || a.Size() != b.Size() {
+			return false
+		}
+	}
+	return true
 }
 
 // material is what a handshake needs.
@@ -56,7 +70,7 @@ func LoadCertificates(files Files, logger *slog.Logger) (*Certificates, error) {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Certificates{files: files, logger: logger}
-	seen, err := c.stamps()
+	seen, err := c.look()
 	if err != nil {
 		return nil, err
 	}
@@ -86,27 +100,28 @@ func read(files Files) (material, error) {
 	return material{pair: &pair, roots: roots}, nil
 }
 
-func (c *Certificates) stamps() (out [3]stamp, err error) {
+func (c *Certificates) look() (out stamps, err error) {
 	for i, path := range [...]string{c.files.CA, c.files.Cert, c.files.Key} {
-		info, err := os.Stat(path)
-		if err != nil {
-			return out, err
+		info, statErr := os.Stat(path)
+		if statErr != nil {
+			err = errors.Join(err, statErr)
+			continue
 		}
-		out[i] = stamp{modified: info.ModTime(), size: info.Size()}
+		out[i] = info
 	}
-	return out, nil
+	return out, err
 }
 
 // now returns what is in force, after a look at the files.
 func (c *Certificates) now() material {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen, err := c.stamps()
+	seen, err := c.look()
 	if err != nil {
 		c.reportOnce(seen, err)
 		return c.current
 	}
-	if seen == c.seen {
+	if seen.equal(c.seen) {
 		return c.current
 	}
 	fresh, err := read(c.files)
@@ -119,8 +134,8 @@ func (c *Certificates) now() material {
 	return fresh
 }
 
-func (c *Certificates) reportOnce(seen [3]stamp, err error) {
-	if seen != c.failed {
+func (c *Certificates) reportOnce(seen stamps, err error) {
+	if !seen.equal(c.failed) {
 		c.failed = seen
 		c.logger.Warn("certificates cannot be re-read; the last good ones stay in force", "error", err)
 	}
