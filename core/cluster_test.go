@@ -30,6 +30,7 @@ type benchNode struct {
 	log     *benchLog
 	inbox   []Input
 	down    bool
+	cut     bool // exchanges nothing with other replicas
 	done    map[uint64]*Result
 	reads   map[uint64]*Error
 }
@@ -85,7 +86,7 @@ func (n *benchNode) Now() Time   { return n.b.now }
 func (n *benchNode) Wall() int64 { return int64(n.b.now) + 1_700_000_000_000_000_000 }
 func (n *benchNode) Emit(e Emission) {
 	for _, m := range e.Messages {
-		if to := n.b.nodes[m.To]; to != nil && !to.down {
+		if to := n.b.nodes[m.To]; to != nil && !to.down && !to.cut && !n.cut {
 			to.inbox = append(to.inbox, Input{Message: &m})
 		}
 	}
@@ -130,6 +131,8 @@ func (b *bench) start(id NodeID) {
 	n.replica, n.drive, n.down, n.inbox = r, NewDrive(r, n.log, n), false, nil
 }
 
+func (b *bench) isolate(id NodeID, cut bool) { b.nodes[id].cut = cut }
+
 func (b *bench) join(name string, home NodeID, ttl time.Duration) *benchMember {
 	conn := ConnID(len(b.members) + 1)
 	m, err := NewMember(MemberConfig{MemberID: name, TTL: ttl, Instance: fmt.Sprintf("%s-%d", name, conn), Seed: uint64(conn)}, b.now)
@@ -161,16 +164,28 @@ func (b *bench) run(d time.Duration) {
 			if n.down || (len(n.inbox) == 0 && n.drive.Deadline() > b.now) {
 				continue
 			}
-			if err := n.drive.Turn(); err != nil {
-				b.t.Fatalf("node %d: %v", id, err)
-			}
+			n.turn()
 		}
 	}
 }
 
+// turn runs the drive until it would sleep. A drive that never would keeps a
+// processor busy for nothing, and the simulator at one moment for ever.
+func (n *benchNode) turn() {
+	for range 16 {
+		if err := n.drive.Turn(); err != nil {
+			n.b.t.Fatalf("node %d: %v", n.id, err)
+		}
+		if len(n.inbox) > 0 || n.drive.Deadline() > n.b.now {
+			return
+		}
+	}
+	n.b.t.Fatalf("node %d spins at %v: its deadline is %v", n.id, n.b.now, n.drive.Deadline())
+}
+
 func (b *bench) registrar() *benchNode {
 	for _, id := range sortedKeys(b.nodes) {
-		if n := b.nodes[id]; !n.down && n.replica.Status().OfficeOpen {
+		if n := b.nodes[id]; !n.down && !n.cut && n.replica.Status().OfficeOpen {
 			return n
 		}
 	}
@@ -202,7 +217,7 @@ func declare(id string, scopes ...string) *logpb.Command {
 }
 
 func TestThreeReplicasElectAndFailOver(t *testing.T) {
-	b := newBench(t, 3, func(c *Config) { c.FormationMembers = 3; c.SnapshotEntries = 10 })
+	b := newBench(t, 3, func(c *Config) { c.FormationMembers = 3; c.SnapshotEntries = 6 })
 	b.run(2 * time.Second)
 	scopes := []string{GlobalControl}
 	for i := range 30 {
@@ -256,5 +271,23 @@ func TestThreeReplicasElectAndFailOver(t *testing.T) {
 	}
 	if err := VerifyChain(nil, b.nodes[reg2.id].log.records); err != nil {
 		t.Error(err)
+	}
+}
+
+// A registrar that was cut off and deposed must sleep like any follower: what it
+// was due to do in its office is nobody's business any more.
+func TestADeposedRegistrarSleeps(t *testing.T) {
+	b := newBench(t, 3, nil)
+	b.run(2 * time.Second)
+	old := b.registrar()
+	b.isolate(old.id, true)
+	b.run(4 * time.Second)
+	if b.registrar() == old {
+		t.Fatal("nobody took over")
+	}
+	b.isolate(old.id, false)
+	b.run(4 * time.Second)
+	if s := old.replica.Status(); !s.Ready || s.IsRegistrar {
+		t.Fatalf("%+v", s)
 	}
 }

@@ -36,7 +36,7 @@ const (
 	MaxInFlight        = 64        // keepalives a member remembers the sending time of
 	MaxSnapshotBytes   = 64 << 20
 	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them
-	MaxMessagesPerTurn = 1_024 // inputs one turn of a drive takes
+	MaxMessagesPerTurn = 1_024    // inputs one turn of a drive takes
 
 	MinTTL = 100 * time.Millisecond
 	MaxTTL = time.Hour

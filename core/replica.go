@@ -19,6 +19,8 @@ type Config struct {
 	// ID names this replica, Voters all of them; the same Voters on each.
 	ID     NodeID
 	Voters []NodeID
+	// Name is what the audit trail calls this replica; empty: node-ID.
+	Name string
 	// ClusterID is written into the registry by its first registrar.
 	ClusterID string
 	// Seed makes this replica's randomness: when it stands, ids it mints. Two
@@ -60,6 +62,7 @@ func (c *Config) EnsureDefaults() {
 	defaultTo(&c.SnapshotEntries, DefaultSnapshotEntries)
 	defaultTo(&c.MaxVersion, ProtocolVersion)
 	defaultTo(&c.Epsilon, DefaultEpsilon)
+	defaultTo(&c.Name, fmt.Sprintf("node-%d", c.ID))
 	if c.Logger == nil {
 		c.Logger = silentLogger{}
 	}
@@ -87,6 +90,7 @@ func (c *Config) Validate() error {
 	slices.Sort(sorted)
 	check(len(slices.Compact(sorted)) == len(c.Voters), "voters", "%v names a replica twice", c.Voters)
 	check(c.ClusterID != "", "clusterId", "empty")
+	check(len(c.Name) <= MaxRequestID/2, "name", "%d bytes; at most %d are allowed", len(c.Name), MaxRequestID/2)
 	check(c.HeartbeatInterval > 0, "heartbeatInterval", "%v; want a positive duration", c.HeartbeatInterval)
 	check(c.ElectionTimeout >= 3*c.HeartbeatInterval, "electionTimeout", "%v; want at least three heartbeat intervals of %v", c.ElectionTimeout, c.HeartbeatInterval)
 	check(c.MaxElectionWindow > c.ElectionTimeout, "maxElectionWindow", "%v; want more than the election timeout of %v", c.MaxElectionWindow, c.ElectionTimeout)
@@ -122,7 +126,7 @@ type Replica struct {
 	restored   *Registry // from a received snapshot that is being made durable
 	checkpoint *raftpb.Snapshot
 	compactTo  uint64
-	logBytes   int // of the entries applied since the last checkpoint
+	logBytes   int             // of the entries applied since the last checkpoint
 	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
 	readable   bool            // contact with a registrar within the election timeout
 
@@ -350,9 +354,9 @@ func (r *Replica) mintID() string {
 
 // own returns a command that this replica proposes on its own account.
 func (r *Replica) own(c *logpb.Command) *logpb.Command {
-	c.RequestId = fmt.Sprintf("node-%d/%s", r.cfg.ID, r.mintID())
+	c.RequestId = fmt.Sprintf("%s/%s", r.cfg.Name, r.mintID())
 	c.Base = r.registry.Revision()
 	c.CorrelationId = r.mintID()
-	c.Actor = fmt.Sprintf("node-%d", r.cfg.ID)
+	c.Actor = r.cfg.Name
 	return c
 }

@@ -26,7 +26,9 @@ func newDuties() duties {
 	return duties{announceAt: 0, bootstrapAt: Never, formAt: Never, rebalanceAt: Never}
 }
 
-func (d *duties) begin() {
+// forget drops what belonged to an office, at its beginning and at its end: a
+// deadline that outlived it would never be met, and never let the host sleep.
+func (d *duties) forget() {
 	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
 }
 

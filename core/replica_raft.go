@@ -170,7 +170,7 @@ func (r *Replica) beginOffice() {
 	r.officeOpen = false
 	r.nextTick = r.now.Add(r.cfg.HeartbeatInterval)
 	r.keeper.Begin(r.term)
-	r.duties.begin()
+	r.duties.forget()
 	if r.cfg.Plants.Has(plant.OfficeOutlived) || r.cfg.Plants.Has(plant.KeepalivesBeforeFirstEntry) {
 		r.keeper.plantAdopt(r.now, r.registry)
 	}
@@ -180,6 +180,7 @@ func (r *Replica) endOffice() {
 	r.officeOpen = false
 	r.nextTick = Never
 	r.keeper.End()
+	r.duties.forget()
 	r.requests.officeEnded()
 	r.timer.Reset(r.now)
 }

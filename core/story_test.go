@@ -105,7 +105,8 @@ func (l storyLine) selector() *logpb.Selector {
 // storyCommands builds each command from its line:
 //
 //	bootstrap voters=1,2,3 formation=N          announce REPLICA version=N
-//	open MEMBER weight=N ttl=D replaces=N       close SESSION
+//	open MEMBER weight=N ttl=D replaces=N stands=KIND,... priority=N
+//	close SESSION
 //	note|cancel|expire SESSION term=N number=N age=D
 //	stand|withdraw SESSION kind= namespace= scope= labels=k:v priority=N
 //	resign SESSION SCOPE FENCE                  transfer SCOPE to=MEMBER fence=N reason=
@@ -132,10 +133,16 @@ var storyCommands = map[string]func(l storyLine) *logpb.Command{
 		}}}
 	},
 	"open": func(l storyLine) *logpb.Command {
-		return &logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
+		open := &logpb.OpenSession{
 			MemberId: l.at(0), Labels: l.labels(), Weight: uint32(l.num("weight", 1)),
 			TtlNs: int64(l.dur("ttl", DefaultTTL)), Replaces: uint64(l.num("replaces", 0)),
-		}}}
+		}
+		if kinds := l.str("stands", ""); kinds != "" {
+			for _, kind := range strings.Split(kinds, ",") {
+				open.Stands = append(open.Stands, &logpb.Stand{Selector: &logpb.Selector{Kind: kind}, Priority: int32(l.num("priority", 0))})
+			}
+		}
+		return &logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: open}}
 	},
 	"close": func(l storyLine) *logpb.Command {
 		return &logpb.Command{Kind: &logpb.Command_CloseSession{CloseSession: &logpb.CloseSession{Session: l.numAt(0)}}}

@@ -83,7 +83,7 @@ func (n *node) hostOptions(boot core.Boot) host.Options {
 	c := n.config
 	o := host.Options{
 		Core: core.Config{
-			ID: config.Peer{ID: c.NodeID}.Replica(), ClusterID: c.ClusterID, Epsilon: c.ClockDrift, ElectionTimeout: c.ElectionTimeout,
+			ID: config.Peer{ID: c.NodeID}.Replica(), Name: c.NodeID, ClusterID: c.ClusterID, Epsilon: c.ClockDrift, ElectionTimeout: c.ElectionTimeout,
 			HeartbeatInterval: c.HeartbeatInterval, MaxElectionWindow: c.MaxElectionWindow, FormationMembers: int(c.FormationMembers),
 			FormationWindow: c.FormationWindow, RebalanceInterval: time.Duration(c.RebalanceInterval), SnapshotEntries: c.SnapshotEntries,
 		},
@@ -159,7 +159,10 @@ func (n *node) start() error {
 	n.run(func() error { return n.host.Run(ctx) })
 	n.run(func() error { return n.declare(ctx) })
 	n.run(func() error { return n.rememberSessions(ctx) })
-	n.run(func() error { n.metrics.WatchWindow(ctx, n.config.MaxElectionWindow, n.config.EvaluationInterval); return nil })
+	n.run(func() error {
+		n.metrics.WatchWindow(ctx, n.config.MaxElectionWindow, n.config.EvaluationInterval)
+		return nil
+	})
 	n.front.serve(n)
 	return nil
 }
