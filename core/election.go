@@ -98,9 +98,13 @@ func (a *candidate) comparePreference(b *candidate) int {
 
 // elect fills one vacancy if anybody is eligible.
 func (g *Registry) elect(sc *scope, order []SessionID) {
-	if g.plants.Has(plant.RetiredScopeElected) && sc.leader != nil {
-		return
+	if best := g.best(sc, order); best != nil {
+		g.install(sc, best)
 	}
+}
+
+// best returns the session that the rule elects for sc, nil when none is eligible.
+func (g *Registry) best(sc *scope, order []SessionID) *session {
 	var best candidate
 	for _, id := range order {
 		c, ok := g.candidateFor(g.sessions[id], sc)
@@ -114,9 +118,7 @@ func (g *Registry) elect(sc *scope, order []SessionID) {
 			best = c
 		}
 	}
-	if best.session != nil {
-		g.install(sc, best.session)
-	}
+	return best.session
 }
 
 // electNamed elects the member that a transfer names, if it still can lead.

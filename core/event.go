@@ -54,6 +54,7 @@ const (
 	ReasonSessionEnded  = "session-closed" // the holder closed its session after it had stopped
 	ReasonReplaced      = "process-proven-dead"
 	ReasonExpired       = "session-expired"
+	ReasonSuspected     = "session-silent" // of a scope with fast failover
 	ReasonResigned      = "resigned"
 	ReasonScopeDeclared = "declared"
 	ReasonScopeRetired  = "retired"

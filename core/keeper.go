@@ -53,7 +53,11 @@ type tended struct {
 	counted    uint64
 	nextNote   Time
 
-	waiting *waitingKeepalive
+	// waiting holds the keepalives that are not acknowledged yet, oldest first: at
+	// most one that is confirmed but held back, one that a check under way will
+	// confirm, and the latest. Were there place for the latest only, a check that
+	// takes longer than the time between two keepalives would never acknowledge any.
+	waiting []*waitingKeepalive
 
 	// held: a note stands in the log or was proposed in this office, and no cancel
 	// proposed after it was applied in this term.
@@ -130,8 +134,9 @@ func (k *Keeper) Open(now Time, g *Registry, notedAt map[SessionID]Time) {
 				t.agedBefore = k.epsilon.Stretch(t.ttl)
 			}
 		}
-		t.wantCancel = t.held && t.waiting != nil
+		t.wantCancel = t.held && len(t.waiting) > 0
 		t.nextNote = t.base.Add(NoteAfter(t.ttl))
+		k.settle(t)
 	}
 }
 
@@ -184,17 +189,36 @@ func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) {
 	t.counted = f.Number
 	t.base, t.agedBefore, t.heard = now, 0, true
 	t.nextNote = now.Add(NoteAfter(t.ttl))
-	t.waiting = &waitingKeepalive{number: f.Number, home: home, conn: f.Conn, receivedAt: now}
+	w := &waitingKeepalive{number: f.Number, home: home, conn: f.Conn, receivedAt: now}
 	if k.inFlight && k.plants.Has(plant.OldCheckConfirms) {
-		t.waiting.check = k.checks
+		w.check = k.checks
 	}
 	if k.plants.Has(plant.AckBeforeQuorum) || (!k.open && k.plants.Has(plant.KeepalivesBeforeFirstEntry)) {
-		t.waiting.confirmed = true
+		w.confirmed = true
 	}
+	t.wait(w)
 	// A cancel must be proposed after the note it cancels.
 	t.wantCancel = t.held && t.cancelPending == 0
 	k.dirty = true
 	k.settle(t)
+}
+
+// wait adds the latest keepalive. It takes the place of one for which no check was
+// begun: that could be confirmed no earlier.
+func (t *tended) wait(w *waitingKeepalive) {
+	if n := len(t.waiting); n > 0 && t.waiting[n-1].check == 0 {
+		t.waiting[n-1] = w
+		return
+	}
+	t.waiting = append(t.waiting, w)
+}
+
+// latest is the keepalive received last, nil when none waits.
+func (t *tended) latest() *waitingKeepalive {
+	if len(t.waiting) == 0 {
+		return nil
+	}
+	return t.waiting[len(t.waiting)-1]
 }
 
 // WantsCheck reports whether the office should be confirmed by a quorum now: some
@@ -204,7 +228,7 @@ func (k *Keeper) WantsCheck() bool {
 		return false
 	}
 	for _, id := range sortedKeys(k.sessions) {
-		if w := k.sessions[id].waiting; w != nil && w.check == 0 && !w.confirmed {
+		if w := k.sessions[id].latest(); w != nil && w.check == 0 && !w.confirmed {
 			return true
 		}
 	}
@@ -217,7 +241,7 @@ func (k *Keeper) BeginCheck() uint64 {
 	k.checks++
 	k.inFlight = true
 	for _, id := range sortedKeys(k.sessions) {
-		if w := k.sessions[id].waiting; w != nil && w.check == 0 {
+		if w := k.sessions[id].latest(); w != nil && w.check == 0 {
 			w.check = k.checks
 		}
 	}
@@ -234,19 +258,21 @@ func (k *Keeper) Confirmed(check uint64) {
 	}
 	for _, id := range sortedKeys(k.sessions) {
 		t := k.sessions[id]
-		if w := t.waiting; w != nil && w.check != 0 && w.check <= check {
-			w.confirmed = true
-			k.settle(t)
+		for _, w := range t.waiting {
+			w.confirmed = w.confirmed || (w.check != 0 && w.check <= check)
 		}
+		k.settle(t)
 	}
 }
 
-// settle acknowledges the waiting keepalive if nothing holds it back at this
-// very moment.
+// settle acknowledges the latest confirmed keepalive if nothing holds it back at
+// this very moment. Earlier ones are worth nothing beside it.
 func (k *Keeper) settle(t *tended) {
-	w := t.waiting
+	for len(t.waiting) > 1 && t.waiting[1].confirmed {
+		t.waiting = t.waiting[1:]
+	}
 	switch {
-	case w == nil || !w.confirmed:
+	case len(t.waiting) == 0 || !t.waiting[0].confirmed:
 		return
 	case !k.open && !k.plants.Has(plant.KeepalivesBeforeFirstEntry):
 		return
@@ -255,9 +281,10 @@ func (k *Keeper) settle(t *tended) {
 	case t.held && !k.plants.Has(plant.AckAfterNote):
 		return
 	}
+	w := t.waiting[0]
 	k.acks = append(k.acks, keeperAck{home: w.home, session: t.id, number: w.number, conn: w.conn})
 	t.acked = w.receivedAt
-	t.waiting = nil
+	t.waiting = t.waiting[1:]
 }
 
 // TakeAcks returns the acknowledgements that are due, and forgets them.
@@ -313,7 +340,7 @@ func (k *Keeper) judge(now Time, t *tended) *logpb.KeeperDecision {
 		}
 		// A keepalive received before this note and not acknowledged yet waits for a
 		// cancel as well.
-		t.wantCancel = t.waiting != nil
+		t.wantCancel = len(t.waiting) > 0
 		k.dirty = k.dirty || t.wantCancel
 		return d
 	}
@@ -341,13 +368,14 @@ func (k *Keeper) deadlineOf(t *tended) Time {
 }
 
 // Dropped tells that the log did not take a decision. It is void from now on; the
-// keeper decides anew.
-func (k *Keeper) Dropped(d *logpb.KeeperDecision) {
+// keeper decides anew, after a pause: a log that takes nothing, while the office is
+// handed over for instance, would be asked without end.
+func (k *Keeper) Dropped(now Time, d *logpb.KeeperDecision) {
 	t := k.sessions[SessionID(d.Session)]
 	if t == nil || d.Term != k.term {
 		return
 	}
-	k.dirty = true
+	k.next = min(k.next, now.Add(KeepaliveInterval(t.ttl)/4))
 	switch d.Number {
 	case t.expirePending:
 		t.expirePending = 0

@@ -185,11 +185,29 @@ func (g *Registry) decide(s *session, k *logpb.KeeperDecision) {
 		s.noted, s.notedAge, s.notedAt = true, k.AgeNs, g.revision
 		g.outcome.Notes = append(g.outcome.Notes, s.id)
 		g.outcome.Sessions = append(g.outcome.Sessions, s.id)
+		g.failOverFast(s)
 	case logpb.KeeperDecision_KIND_CANCEL:
 		s.noted, s.notedAge, s.notedAt = false, 0, 0
 		g.outcome.Sessions = append(g.outcome.Sessions, s.id)
 	case logpb.KeeperDecision_KIND_EXPIRE:
 		g.endSession(s, EventExpired, ReasonExpired)
+	}
+}
+
+// failOverFast replaces a session noted silent as leader of every scope that asks
+// for that, where somebody else can lead. The holder may still believe: for such
+// scopes only the fence keeps its effects out.
+func (g *Registry) failOverFast(s *session) {
+	order := sortedKeys(g.sessions)
+	for _, id := range sortedKeys(s.leads) {
+		sc := s.leads[id]
+		if sc.spec.Failover != logpb.ScopeSpec_FAILOVER_FAST || sc.retiring() || g.forming {
+			continue
+		}
+		if best := g.best(sc, order); best != nil && !best.noted {
+			g.vacate(sc, EventExpired, ReasonSuspected)
+			g.install(sc, best)
+		}
 	}
 }
 

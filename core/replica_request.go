@@ -214,7 +214,7 @@ func (r *Replica) propose(wall int64) {
 func (r *Replica) dropped(batch []*logpb.Command) {
 	for _, c := range batch {
 		if k := c.GetKeeper(); k != nil {
-			r.keeper.Dropped(k)
+			r.keeper.Dropped(r.now, k)
 		} else {
 			delete(r.requests.queued, c.RequestId)
 		}
