@@ -261,7 +261,7 @@ func (n *nodeCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthI
 }
 
 func (n *nodeCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3", ServerName: n.name}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (n *nodeCredentials) Clone() credentials.TransportCredentials {

@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,9 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 )
 
 // Kind says what a certificate lets its owner be. A node speaks for a replica of
@@ -73,6 +77,20 @@ func PeerIdentity(state tls.ConnectionState) (Identity, error) {
 		return Identity{}, ErrNoCertificate
 	}
 	return identityOf(state.VerifiedChains[0][0])
+}
+
+// CallerIdentity tells whom a grpc call comes from. ErrNoCertificate when the
+// caller's connection is encrypted but shows no certificate.
+func CallerIdentity(ctx context.Context) (Identity, error) {
+	caller, ok := peer.FromContext(ctx)
+	if !ok {
+		return Identity{}, errors.New("this is not the context of a grpc call")
+	}
+	info, ok := caller.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return Identity{}, errors.New("the connection is not encrypted; want mutual TLS")
+	}
+	return PeerIdentity(info.State)
 }
 
 func identityOf(cert *x509.Certificate) (Identity, error) {

@@ -6,10 +6,7 @@ import (
 	"io"
 	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/omnirelay/leadership/core"
@@ -93,7 +90,7 @@ func (in *inbound) Exchange(stream nodepb.NodeService_ExchangeServer) error {
 // admit reads the hello and holds it against the certificate: a node speaks only
 // as itself, and only to whom it means.
 func (in *inbound) admit(stream nodepb.NodeService_ExchangeServer) (core.NodeID, error) {
-	id, err := callerOf(stream)
+	id, err := CallerIdentity(stream.Context())
 	if err != nil {
 		return 0, status.Error(codes.Unauthenticated, err.Error())
 	}
@@ -124,18 +121,6 @@ func (in *inbound) checkHello(id Identity, first *nodepb.ExchangeRequest) (core.
 		return 0, status.Errorf(codes.PermissionDenied, "hello.from: %s may not speak as node %d, which is node/%s", id, from, name)
 	}
 	return from, nil
-}
-
-func callerOf(stream grpc.ServerStream) (Identity, error) {
-	caller, ok := peer.FromContext(stream.Context())
-	if !ok {
-		return Identity{}, errors.New("the connection has no peer")
-	}
-	info, ok := caller.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return Identity{}, errors.New("the connection is not encrypted; want mutual TLS")
-	}
-	return PeerIdentity(info.State)
 }
 
 // receive delivers what arrives until the stream ends.

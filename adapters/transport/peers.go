@@ -135,8 +135,7 @@ func NewPeers(o PeersOptions) (*Peers, error) {
 		}
 		out, err := newOutbound(p.o, id, addr, p.reports)
 		if err != nil {
-			p.closeConnections()
-			return nil, fmt.Errorf("node %d at %q: %w", id, addr, err)
+			return nil, errors.Join(fmt.Errorf("node %d at %q: %w", id, addr, err), p.closeConnections())
 		}
 		p.peers[id] = out
 	}
