@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -325,6 +326,11 @@ func (c *checks) answered(at int64, requestID string, r *core.Result) {
 // halted is called when a replica stopped by itself.
 func (w *World) halted(r *replica, err error) {
 	w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: r.name + " halted: " + err.Error()})
+}
+
+// spun is called when a process does not sleep.
+func (w *World) spun(p *process) {
+	w.checks.violated(check.Violation{Property: check.NoSpinProperty, At: w.now, Text: fmt.Sprintf("%s took %d turns within %v: its deadline stays in the past", p.name, maxTurns, spinWindow)})
 }
 
 // panicked is called when a process ended by a panic. Raft panics when it finds

@@ -96,6 +96,7 @@ func (m *member) run() {
 	m.replaces = 0
 	for !m.done() {
 		m.turn()
+		m.countTurn()
 		m.wait(block{until: m.nextTurn(), forInputs: true})
 	}
 }

@@ -38,6 +38,10 @@ type process struct {
 	stallOneIn int
 	stallMax   time.Duration
 
+	// Turns since spinFrom: a process that never sleeps is stopped.
+	spinFrom int64
+	spins    int
+
 	panicked any
 	stack    string
 	onEnd    func() // the process is down, for whatever reason
@@ -150,6 +154,23 @@ func (p *process) port() {
 	}
 	if p.stallOneIn > 0 && p.rng.IntN(p.stallOneIn) == 0 {
 		p.sleep(time.Duration(1 + p.rng.Int64N(int64(p.stallMax))))
+	}
+}
+
+// Of a process that sleeps until its deadline, nobody sees more than maxTurns
+// within spinWindow.
+const (
+	spinWindow = 100 * time.Millisecond
+	maxTurns   = 2_000
+)
+
+// countTurn notices a process whose deadline stays in the past.
+func (p *process) countTurn() {
+	if p.w.now-p.spinFrom > int64(spinWindow) {
+		p.spinFrom, p.spins = p.w.now, 0
+	}
+	if p.spins++; p.spins == maxTurns {
+		p.w.spun(p)
 	}
 }
 

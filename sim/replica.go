@@ -72,6 +72,7 @@ func (r *replica) run() {
 			return
 		}
 		r.w.turned(r)
+		r.countTurn()
 		r.wait(block{until: r.nextTurn(), forInputs: true})
 	}
 }

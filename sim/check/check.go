@@ -28,6 +28,9 @@ const (
 	ElectionSLAProperty     Property = "ElectionSLA"
 	// NoPanicProperty is broken by a panic or a halt that no injected fault explains.
 	NoPanicProperty Property = "NoPanic"
+	// NoSpinProperty is broken by a process that never sleeps: its deadline stays in
+	// the past.
+	NoSpinProperty Property = "NoSpin"
 )
 
 // Liveness reports whether the property says that something happens in time,
