@@ -10,8 +10,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core"
@@ -29,8 +31,14 @@ type outbound struct {
 	snapshots chan core.Message
 	reports   *reports
 	logger    *slog.Logger
-	failures  int    // in a row
-	complaint string // last logged; the same again is not
+	failures  int // in a row
+	complaint complaint
+}
+
+// complaint is the last failure that was logged.
+type complaint struct {
+	code codes.Code
+	at   time.Time // zero: none since the connection was well
 }
 
 func newOutbound(o *PeersOptions, id core.NodeID, addr string, r *reports) (*outbound, error) {
@@ -73,12 +81,14 @@ func (out *outbound) run(ctx context.Context) {
 	}
 }
 
-// complain logs a failure unless it is the one logged before.
+// complain logs a failure when it is of another kind than the one before, or lasts.
 func (out *outbound) complain(what string, err error) {
-	if text := err.Error(); text != out.complaint {
-		out.complaint = text
-		out.logger.Warn(what, "error", err)
+	now, code := time.Now(), status.Code(err)
+	if code == out.complaint.code && now.Sub(out.complaint.at) < complaintInterval {
+		return
 	}
+	out.complaint = complaint{code: code, at: now}
+	out.logger.Warn(what, "error", err)
 }
 
 // rest waits before the next attempt: while the connection is down, for grpc, which
@@ -161,7 +171,7 @@ func (out *outbound) pump(ctx context.Context, stream nodepb.NodeService_Exchang
 			return err
 		}
 		if out.failures > 0 && time.Since(opened) > maxReconnect {
-			out.failures, out.complaint = 0, ""
+			out.failures, out.complaint = 0, complaint{}
 			out.logger.Info("connection to peer is back")
 		}
 	}

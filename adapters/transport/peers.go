@@ -49,6 +49,8 @@ const (
 	snapshotTimeout = 64 * time.Second
 	// reportInterval is the least time between two reports of unreachable peers.
 	reportInterval = 50 * time.Millisecond
+	// complaintInterval is how often a connection that keeps failing is logged.
+	complaintInterval = time.Minute
 )
 
 // PeersOptions are the settings of Peers. All are required but Logger.
