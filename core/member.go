@@ -89,7 +89,6 @@ type sentKeepalive struct {
 type surrender struct {
 	fence  uint64
 	tellAt Time
-	told   bool // it was answered: only the view is waited for
 }
 
 // standing is one wish to lead, for all sessions to come.
@@ -151,6 +150,12 @@ func NewMember(cfg MemberConfig, now Time) (*Member, error) {
 	if err := checkText("instance", cfg.Instance, MaxRequestID/2); err != nil || cfg.Instance == "" {
 		return nil, invalid("instance", "want 1 to %d bytes that no other life of this member has", MaxRequestID/2)
 	}
+	if cfg.Epsilon < 0 || cfg.Epsilon >= 500 {
+		return nil, invalid("epsilon", "%d parts per thousand; want 1 to 499, or 0 for %d", cfg.Epsilon, DefaultEpsilon)
+	}
+	if cfg.Backoff < 0 {
+		return nil, invalid("backoff", "%v; want a positive pause", cfg.Backoff)
+	}
 	if cfg.RenewalLead < 0 || cfg.RenewalLead >= cfg.Epsilon.Shrink(cfg.TTL) {
 		return nil, invalid("renewalLead", "%v; want less than the lease of %v", cfg.RenewalLead, cfg.Epsilon.Shrink(cfg.TTL))
 	}
@@ -184,6 +189,12 @@ func (m *Member) Stand(sel *logpb.Selector, priority int32) error {
 		if sameSelector(s.selector, sel) {
 			s.priority, s.withdraw, s.done, s.tellAt = priority, false, false, m.now
 			s.version++
+			return nil
+		}
+	}
+	for _, s := range m.stands {
+		if s.withdraw && s.done { // its place is free
+			*s = standing{selector: sel, priority: priority, version: s.version + 1, opening: -1, tellAt: m.now}
 			return nil
 		}
 	}
@@ -221,7 +232,7 @@ func (m *Member) GiveUp(scope string, fence uint64) {
 	}
 	if seen && g.Fence <= fence {
 		delete(m.grants, scope)
-		m.changed(MemberChange{Kind: ChangeLost, Token: g.Token, Reason: ReasonResigned})
+		m.lost(g.Token, ReasonResigned)
 	}
 }
 
@@ -299,9 +310,17 @@ func (m *Member) changed(c MemberChange) {
 	m.changes = append(m.changes, c)
 }
 
+// lost tells of a grant that is no longer in force. One that was not, since the
+// lease had lapsed or had not begun, was told as lost or never gained.
+func (m *Member) lost(t Token, reason string) {
+	if m.leased {
+		m.changed(MemberChange{Kind: ChangeLost, Token: t, Reason: reason})
+	}
+}
+
 func (m *Member) dropGrants(reason string) {
 	for _, scope := range sortedKeys(m.grants) {
-		m.changed(MemberChange{Kind: ChangeLost, Token: m.grants[scope].Token, Reason: reason})
+		m.lost(m.grants[scope].Token, reason)
 	}
 	clear(m.grants)
 }

@@ -128,10 +128,8 @@ type Replica struct {
 	compactTo  uint64
 	logBytes   int             // of the entries applied since the last checkpoint
 	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
-	readable   bool            // contact with a registrar within the election timeout
 
-	officeOpen  bool
-	officeStart Time
+	officeOpen bool
 
 	notedAt map[SessionID]Time // when this replica applied each note that stands
 

@@ -425,7 +425,7 @@ func (r *Replica) apply(e *raftpb.Entry) error {
 
 // openOffice: the office's first entry is applied.
 func (r *Replica) openOffice() {
-	r.officeOpen, r.officeStart = true, r.now
+	r.officeOpen = true
 	r.keeper.Open(r.now, r.registry, r.notedAt)
 	r.duties.open(r.now, r.cfg.RebalanceInterval)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -78,27 +79,30 @@ func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
 		return err
 	}
 	exits := make(chan *devNode, len(cluster.nodes))
-	for _, n := range cluster.nodes {
+	err = cluster.run(ctx, exits, out)
+	fmt.Fprintln(out, "stopping")
+	return errors.Join(err, cluster.stop(exits))
+}
+
+// run starts the nodes and attends to them until ctx ends or none is left.
+func (c *devCluster) run(ctx context.Context, exits chan *devNode, out io.Writer) error {
+	for _, n := range c.nodes {
 		if err := n.start(exits); err != nil {
-			cluster.stop(exits)
 			return err
 		}
 	}
-	if err := cluster.awaitReady(ctx, exits); err != nil {
-		cluster.stop(exits)
+	if err := c.awaitReady(ctx, exits); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	if err := cluster.writeManifest(); err != nil {
-		cluster.stop(exits)
+	if err := c.writeManifest(); err != nil {
 		return err
 	}
-	cluster.print(out)
-	cluster.attend(ctx, exits, out)
-	fmt.Fprintln(out, "stopping")
-	return cluster.stop(exits)
+	c.print(out)
+	c.attend(ctx, exits, out)
+	return nil
 }
 
 // attend reports nodes that end, until ctx ends or none is left.

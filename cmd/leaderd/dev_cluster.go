@@ -89,8 +89,7 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 func (c *devCluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
