@@ -10,6 +10,10 @@ import (
 // ended its belief.
 const ReasonLeaseLapsed = "lease-lapsed"
 
+// ReasonTaken: the registry no longer shows the grant, although this process did
+// not give it up.
+const ReasonTaken = "no-longer-granted"
+
 // Step takes a message of the replica that the member is attached to.
 func (m *Member) Step(now Time, msg ReplicaMessage) {
 	m.now = now
@@ -92,7 +96,7 @@ func (m *Member) view(v *View) {
 func (m *Member) dropMissing(shown map[string]Grant) {
 	for _, scope := range sortedKeys(m.grants) {
 		if g, ok := shown[scope]; !ok || g.Fence != m.grants[scope].Fence {
-			m.changed(MemberChange{Kind: ChangeLost, Token: m.grants[scope].Token, Reason: ReasonSessionEnded})
+			m.lost(m.grants[scope].Token, ReasonTaken)
 			delete(m.grants, scope)
 		}
 	}
@@ -199,7 +203,13 @@ func (m *Member) opened(result *Result) {
 	m.changed(MemberChange{Kind: ChangeSessionOpened})
 }
 
+// stood takes the answer to a stand or withdrawal. One refused as too old, since
+// the member had seen nothing of the registry for long, is told again: with the
+// base that the refusal named.
 func (m *Member) stood(what string, result *Result) {
+	if Code(result.Code) == CodeTooOld {
+		return
+	}
 	for i, s := range m.stands {
 		if what == standName(i, s) {
 			s.done = true
