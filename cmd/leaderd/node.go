@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/omnirelay/leadership/adapters/config"
 	"github.com/omnirelay/leadership/adapters/host"
@@ -65,8 +64,7 @@ func newNode(c *config.Config, logger *slog.Logger) (_ *node, err error) {
 	if n.peers, err = transport.NewPeers(n.peersOptions()); err != nil {
 		return nil, err
 	}
-	n.peerServer = grpc.NewServer(append(transport.ServerOptions(),
-		grpc.Creds(credentials.NewTLS(n.certificates.Server(transport.Required, "h2"))))...)
+	n.peerServer = grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(n.certificates.ServerCredentials()))...)
 	n.peers.Register(n.peerServer)
 	n.front, err = newFront(n)
 	return n, err
@@ -163,7 +161,7 @@ func (n *node) start() error {
 		n.metrics.WatchWindow(ctx, n.config.MaxElectionWindow, n.config.EvaluationInterval)
 		return nil
 	})
-	n.front.serve(n)
+	n.front.serve(ctx, n)
 	return nil
 }
 
