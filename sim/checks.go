@@ -18,6 +18,7 @@ type checks struct {
 
 	chronicle *check.Chronicle
 	reference reference
+	heardAt   map[core.SessionID]int64 // when a keepalive last reached a replica
 
 	exclusive     *check.ExclusiveLease // nil when clocks may break their promise
 	holder        *check.HolderIsLeader // likewise
@@ -36,7 +37,7 @@ type checks struct {
 const expirySlack = 500 * time.Millisecond
 
 func newChecks(w *World, stopAt check.Property) *checks {
-	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference()}
+	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{}}
 	report := check.Report(c.violated)
 	c.fences = check.NewFenceMonotonic(report)
 	c.noStaleEffect = check.NewNoStaleEffect(report)
@@ -141,6 +142,7 @@ func (w *World) endSessions(before uint64, g *core.Registry, sessions []core.Ses
 		live[s.ID] = true
 		if !ref.sessions[s.ID] && w.checks.bounded != nil {
 			w.checks.bounded.Opened(w.now, s.ID, time.Duration(s.TTL))
+			w.tracef(s.MemberID, "session %d of %s is open", s.ID, s.MemberID)
 		}
 	}
 	ended := false
@@ -311,6 +313,7 @@ func (c *checks) acknowledged(at int64, id core.SessionID, number uint64) {
 }
 
 func (c *checks) heard(at int64, id core.SessionID) {
+	c.heardAt[id] = at
 	if c.bounded != nil {
 		c.bounded.Heard(at, id)
 	}

@@ -28,6 +28,7 @@ func (w *World) attach(m *member, r *replica) {
 	if r.up {
 		r.conns[c.id] = c
 	}
+	w.tracef(m.member, "%s attaches to %s", m.processName(), r.name)
 	w.after(w.network.delay(), func() {
 		if c.current() {
 			m.heardAt = w.now

@@ -166,7 +166,7 @@ func (w *World) checkLiveness() {
 	}
 	for _, name := range w.checks.reference.names {
 		s := w.checks.reference.scopes[name]
-		w.checks.sla.Sample(w.now, name, w.led(name), w.owedSince(s))
+		w.checks.sla.Sample(w.now, name, w.led(name), w.owedSince(name, s))
 	}
 }
 
@@ -181,21 +181,32 @@ func (w *World) led(scope string) bool {
 }
 
 // owedSince is since when the scope should have a leader: a majority untouched,
-// and within its reach a member that stands for the scope.
-func (w *World) owedSince(s *declared) int64 {
+// and within its reach a member that stands for the scope. A leader in trouble
+// that still makes itself heard keeps the scope: it is counted from its last word,
+// or from the end of its trouble.
+func (w *World) owedSince(name string, s *declared) int64 {
 	if s.retiring {
 		return never
 	}
-	owed := never
+	owed, well := never, never
+	leader, led := w.checks.reference.leaders[name]
 	for _, maj := range w.health.majorities {
 		for i, m := range w.members {
 			if m.standing.selects(s.spec) {
 				owed = min(owed, maj.members[i])
 			}
+			if m.up && m.session == leader.Session {
+				well = min(well, maj.members[i])
+			}
 		}
 	}
-	if owed == never {
+	switch {
+	case owed == never:
 		return never
+	case led && well == never:
+		owed = max(owed, w.checks.heardAt[leader.Session])
+	case led:
+		owed = max(owed, well)
 	}
 	return max(owed, s.since)
 }

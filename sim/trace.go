@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/sim/check"
 )
 
@@ -24,13 +25,16 @@ func (t *trace) add(at int64, about, text string) {
 // explanationLines is how many lines explain a violation.
 const explanationLines = 40
 
+// aboutRequests marks lines on requests, which explain only what concerns no scope.
+const aboutRequests = "requests"
+
 // explain returns the last lines before a violation that concern its scope, or
 // everybody.
 func (t *trace) explain(v check.Violation) string {
 	var picked []string
 	for i := len(t.lines) - 1; i >= 0 && len(picked) < explanationLines; i-- {
 		l := t.lines[i]
-		if l.at <= v.At && (v.Scope == "" || l.about == v.Scope || !strings.Contains(l.about, "/") && l.about != "global-control") {
+		if l.at <= v.At && l.concerns(v) {
 			picked = append(picked, fmt.Sprintf("  %12v  %s", time.Duration(l.at), l.full()))
 		}
 	}
@@ -38,6 +42,16 @@ func (t *trace) explain(v check.Violation) string {
 		picked[i], picked[j] = picked[j], picked[i]
 	}
 	return strings.Join(picked, "\n")
+}
+
+func (l line) concerns(v check.Violation) bool {
+	switch {
+	case v.Scope == "" || l.about == v.Scope:
+		return true
+	case l.about == aboutRequests:
+		return false
+	}
+	return !strings.Contains(l.about, "/") && l.about != core.GlobalControl
 }
 
 func (l line) full() string {

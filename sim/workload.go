@@ -191,7 +191,7 @@ func (l *workload) answered(from *replica, d *core.RequestDone) {
 	delete(l.waiting, d.Tag)
 	l.w.digest.words(uint64(l.w.now), d.Tag, d.Result.Revision)
 	l.w.checks.answered(l.w.now, r.command.RequestId, d.Result)
-	l.w.tracef("", "%s answers %s: %q %s", from.name, r.command.RequestId, d.Result.Code, d.Result.Message)
+	l.w.tracef(aboutRequests, "%s answers %s: %q %s", from.name, r.command.RequestId, d.Result.Code, d.Result.Message)
 	switch core.Code(d.Result.Code) {
 	case core.CodeUnavailable, core.CodeOverloaded, core.CodeHalted:
 		return // the outcome is unknown or nothing was done: it is tried again

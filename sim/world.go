@@ -206,7 +206,7 @@ func (w *World) replicaConfig(r *replica) core.Config {
 func (w *World) memberConfig(m *member) core.MemberConfig {
 	return core.MemberConfig{
 		MemberID: m.member, Weight: uint32(1 + m.index%2), TTL: w.scenario.TTL.D(), Epsilon: w.scenario.Epsilon,
-		Seed: m.rng.Uint64(), Instance: m.processName(), Replaces: m.replaces, Plants: w.plants,
+		Seed: m.rng.Uint64(), Instance: m.processName(), Replaces: m.replaces, Manual: m.index != 1, Plants: w.plants,
 	}
 }
 
