@@ -35,6 +35,10 @@ func (s *Server) Subscribe(req *controlpb.LeadershipSubscribeRequest, out grpc.S
 	}
 	defer func() { <-s.slots }()
 	defer s.options.Metrics.StreamOpened(telemetry.APIGRPC, protocol)()
+	// Tells the reader that it is admitted: the first event may be long in coming.
+	if err := out.SendHeader(nil); err != nil {
+		return err
+	}
 	logger := s.options.Logger.With("api", telemetry.APIGRPC, "protocol", protocol, "caller", caller, "scope", req.GetScope())
 	logger.Info("stream opened", "resume", resume)
 	st := &stream{server: s, sub: core.NewSubscription(core.Filter{Scope: req.GetScope()}, resume), scope: req.GetScope(), transport: protocol,

@@ -1,0 +1,63 @@
+// Command omnirelay asks a running cluster who leads what.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of every command.
+const (
+	exitDone     = 0
+	exitFailed   = 1 // refused, or it cannot be done
+	exitTimedOut = 2
+)
+
+// errTimedOut marks an error that comes of waiting no longer.
+var errTimedOut = errors.New("timed out")
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run executes one command line and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintln(stderr, "omnirelay:", err)
+	if errors.Is(err, errTimedOut) {
+		return exitTimedOut
+	}
+	return exitFailed
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "omnirelay",
+		Short:         "Asks a leadership cluster who leads what",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	mesh := &cobra.Command{Use: "mesh", Short: "The cluster's control plane"}
+	leaders := &cobra.Command{Use: "leaders", Short: "Who leads what"}
+	leaders.AddCommand(newStatusCommand())
+	mesh.AddCommand(leaders)
+	root.AddCommand(mesh, newVersionCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; try %s --help", err, cmd.CommandPath())
+	})
+	return root
+}
