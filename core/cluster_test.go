@@ -19,6 +19,7 @@ type bench struct {
 	nodes   map[NodeID]*benchNode
 	members map[ConnID]*benchMember
 	records map[NodeID][]*Record
+	tag     uint64 // of the latest request or read
 }
 
 type benchNode struct {
@@ -33,6 +34,7 @@ type benchNode struct {
 	cut     bool // exchanges nothing with other replicas
 	done    map[uint64]*Result
 	reads   map[uint64]*Error
+	seen    map[uint64]uint64 // by tag of a read: the revision it was served at
 }
 
 type benchMember struct {
@@ -46,9 +48,15 @@ type benchMember struct {
 type benchLog struct {
 	boot    Boot
 	records []*Record
+	fail    error
+	batches int
 }
 
 func (l *benchLog) Persist(b Batch) error {
+	if l.fail != nil {
+		return l.fail
+	}
+	l.batches++
 	if b.Install != nil {
 		l.boot.Snapshot, l.boot.Entries = b.Install, nil
 	}
@@ -100,7 +108,7 @@ func (n *benchNode) Emit(e Emission) {
 		n.done[d.Tag] = d.Result
 	}
 	for _, d := range e.Reads {
-		n.reads[d.Tag] = d.Err
+		n.reads[d.Tag], n.seen[d.Tag] = d.Err, n.replica.Registry().Revision()
 	}
 }
 
@@ -115,7 +123,7 @@ func newBench(t *testing.T, nodes int, edit func(*Config)) *bench {
 		if edit != nil {
 			edit(&cfg)
 		}
-		b.nodes[id] = &benchNode{b: b, id: id, cfg: cfg, log: &benchLog{}, down: true, done: map[uint64]*Result{}, reads: map[uint64]*Error{}}
+		b.nodes[id] = &benchNode{b: b, id: id, cfg: cfg, log: &benchLog{}, down: true, done: map[uint64]*Result{}, reads: map[uint64]*Error{}, seen: map[uint64]uint64{}}
 		b.start(id)
 	}
 	return b
@@ -195,17 +203,43 @@ func (b *bench) registrar() *benchNode {
 
 func (b *bench) do(c *logpb.Command) *Result {
 	b.t.Helper()
-	n := b.registrar()
-	tag := uint64(len(n.done) + 1000)
-	n.inbox = append(n.inbox, Input{Request: &RequestInput{Tag: tag, Command: c}})
-	for range 100 {
-		b.run(10 * time.Millisecond)
-		if r := n.done[tag]; r != nil {
-			return r
+	return b.doAt(b.registrar(), c)
+}
+
+// doAt hands a command to one node and waits for the reply.
+func (b *bench) doAt(n *benchNode, c *logpb.Command) *Result {
+	b.t.Helper()
+	tag := n.ask(c)
+	b.until(10*time.Second, "a reply", func() bool { return n.done[tag] != nil })
+	return n.done[tag]
+}
+
+// ask hands a command to the node and returns the tag of its reply.
+func (n *benchNode) ask(c *logpb.Command) uint64 {
+	n.b.tag++
+	n.inbox = append(n.inbox, Input{Request: &RequestInput{Tag: n.b.tag, Command: c}})
+	return n.b.tag
+}
+
+// read asks for a linearizable read and returns the tag of its answer.
+func (n *benchNode) read() uint64 {
+	n.b.tag++
+	n.inbox = append(n.inbox, Input{Read: &ReadInput{Tag: n.b.tag}})
+	return n.b.tag
+}
+
+// until runs until something holds, and fails when it takes longer than limit.
+func (b *bench) until(limit time.Duration, what string, holds func() bool) {
+	b.t.Helper()
+	for end := b.now.Add(limit); b.now < end; {
+		if holds() {
+			return
 		}
+		b.run(time.Millisecond)
 	}
-	b.t.Fatal("no reply")
-	return nil
+	if !holds() {
+		b.t.Fatalf("no %s within %v", what, limit)
+	}
 }
 
 func declare(id string, scopes ...string) *logpb.Command {

@@ -171,6 +171,9 @@ func (d *Drive) Turn() error {
 // settle persists one batch and then emits what rests on it.
 func (d *Drive) settle() error {
 	ready := d.replica.Ready()
+	if err := d.replica.Err(); err != nil {
+		return err // what it took out is not to be made durable
+	}
 	if d.plants.Has(plant.VoteBeforeDurable) || d.plants.Has(plant.AppendBeforeDurable) {
 		d.world.Emit(d.plantEarly(&ready))
 	}

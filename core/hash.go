@@ -81,12 +81,15 @@ func (g *Registry) Hash() [32]byte {
 	f.u64(uint64(g.nextSession))
 	f.u64(g.history.nextSeq)
 	f.bytes(g.history.head)
+	f.u64(uint64(len(g.sessions)))
 	for _, id := range sortedKeys(g.sessions) {
 		f.session(g.sessions[id])
 	}
+	f.u64(uint64(len(g.scopes)))
 	for _, id := range sortedKeys(g.scopes) {
 		f.scope(g.scopes[id])
 	}
+	f.u64(uint64(len(g.cordoned)))
 	for _, m := range sortedKeys(g.cordoned) {
 		f.str(m)
 	}
@@ -97,9 +100,14 @@ func (g *Registry) Hash() [32]byte {
 	}
 	f.u64(g.keeperTerm)
 	f.u64(g.keeperNumber)
+	f.u64(uint64(len(g.voters)))
 	for _, v := range g.voters {
 		f.u64(uint64(v))
-		f.u64(uint64(g.versions[v]))
+	}
+	f.u64(uint64(len(g.versions)))
+	for _, n := range sortedKeys(g.versions) {
+		f.u64(uint64(n))
+		f.u64(uint64(g.versions[n]))
 	}
 	f.u64(uint64(g.activeVersion))
 	f.u64(uint64(g.formationMembers))
@@ -161,6 +169,9 @@ func (f *fieldHash) reply(r *keptReply) {
 	f.str(r.requestID)
 	f.u64(r.index)
 	f.str(r.result.Code)
+	f.str(r.result.Message)
+	f.str(r.result.Field)
+	f.u64(r.result.Revision)
 	f.u64(r.result.Session)
 	f.u64(r.result.Fence)
 }

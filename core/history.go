@@ -64,18 +64,24 @@ func (h *History) After(c Cursor, limit int) (records []*Record, ok bool) {
 		return nil, false
 	}
 	i := sort.Search(len(h.records), func(i int) bool { return cursorOf(h.records[i]).Compare(c) > 0 })
-	return h.records[i:min(len(h.records), i+limit)], true
+	return upTo(h.records[i:], limit), true
+}
+
+func upTo(records []*Record, limit int) []*Record {
+	return records[:max(0, min(len(records), limit))]
 }
 
 // AfterSeq returns up to limit records with a sequence number above seq. ok is
 // false when some of them are no longer kept.
 func (h *History) AfterSeq(seq uint64, limit int) (records []*Record, ok bool) {
 	first := h.nextSeq - uint64(len(h.records))
+	if seq >= h.nextSeq {
+		return nil, true
+	}
 	if seq+1 < first {
 		return nil, false
 	}
-	i := min(int(seq+1-first), len(h.records))
-	return h.records[i:min(len(h.records), i+limit)], true
+	return upTo(h.records[seq+1-first:], limit), true
 }
 
 // VerifyChain checks that records are consecutive and untouched, and that the

@@ -9,7 +9,7 @@ import (
 )
 
 func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
-	if len(g.sessions) >= MaxSessions {
+	if len(g.sessions) >= MaxSessions && g.sessions[SessionID(c.Replaces)] == nil {
 		return &Error{Code: CodeLimit, Field: "sessions", Message: "too many live sessions; wait until one ends"}
 	}
 	if old := g.sessions[SessionID(c.Replaces)]; old != nil {

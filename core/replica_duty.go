@@ -58,7 +58,7 @@ func (r *Replica) announce() {
 	if r.now < r.duties.announceAt {
 		return
 	}
-	if r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion {
+	if r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion || r.registry.Version() > r.cfg.MaxVersion {
 		r.duties.announceAt = Never
 		return
 	}

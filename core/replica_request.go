@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -87,9 +88,7 @@ func (r *Replica) accept(c *logpb.Command, w waiter) {
 		return
 	}
 	if p := r.requests.byID[c.RequestId]; p != nil {
-		if len(p.waiters) < MaxInFlight {
-			p.waiters = append(p.waiters, w)
-		}
+		r.join(p, w)
 		return
 	}
 	if len(r.requests.byID) >= MaxPending {
@@ -100,6 +99,18 @@ func (r *Replica) accept(c *logpb.Command, w waiter) {
 		command: c, waiters: []waiter{w}, retryAt: r.now, giveUp: r.now.Add(r.cfg.MaxElectionWindow),
 	}
 	r.requests.retryDue = r.now
+}
+
+// join lets one more caller wait for a pending request. A member that tells its
+// request again waits already.
+func (r *Replica) join(p *pendingRequest, w waiter) {
+	switch {
+	case w.member && slices.Contains(p.waiters, w):
+	case len(p.waiters) >= MaxInFlight:
+		r.reply(w, p.command.RequestId, errorResult(refuse(CodeOverloaded, "%d callers wait for this request already; retry later", MaxInFlight)))
+	default:
+		p.waiters = append(p.waiters, w)
+	}
 }
 
 func (r *Replica) prepare(c *logpb.Command) error {

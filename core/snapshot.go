@@ -119,6 +119,9 @@ func Restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 		g.versions[NodeID(a.Replica)] = a.MaxVersion
 	}
 	for _, r := range s.Replies {
+		if r.Result == nil {
+			return nil, fmt.Errorf("the snapshot at revision %d holds request %q without a reply", s.Revision, r.RequestId)
+		}
 		g.replies.keep(r.RequestId, r.Index, r.Result)
 	}
 	g.replies.horizon = s.ReplyHorizon
@@ -145,6 +148,9 @@ func (g *Registry) restoreSession(p *logpb.Snapshot_Session) {
 }
 
 func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
+	if p.Spec == nil {
+		return fmt.Errorf("the snapshot holds a scope without its specification")
+	}
 	sc := &scope{
 		spec: p.Spec, term: p.Term, fence: p.Fence, issuedWall: p.IssuedWallNs, resignedBy: SessionID(p.ResignedBy),
 		vacantSince: int64(p.VacantSince),
