@@ -46,6 +46,7 @@ type Metrics struct {
 	logger   *slog.Logger
 	view     func(f func(g *core.Registry, s core.Status))
 	history  history
+	lines    lines
 
 	transitions *prometheus.CounterVec
 	records     *prometheus.CounterVec
@@ -77,6 +78,7 @@ func NewMetrics(o Options) *Metrics {
 	m.resyncs = m.counters("stream_resyncs_total", "Streams told to start over, as what they still owed is no longer kept.", "api", apis)
 	m.cut = m.counters("streams_cut_total", "Streams ended by this node as their reader had stopped reading.", "api", apis)
 	m.refused = m.counters("streams_refused_total", "Streams refused as too many were open.", "api", apis)
+	m.lines.dropped = prometheus.NewCounter(opts("log_lines_dropped_total", "Lines of transitions that a log which had stopped did not take."))
 	m.breaches = prometheus.NewCounter(opts("sla_breaches_total", "Vacancies that outlasted maxElectionWindow, as this node saw them."))
 	m.election = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "election_duration_ms",
 		Help: "Milliseconds a scope was without leader: from the record that ended a leadership, or declared the scope, to its next ELECTED, by the registrar's wall clock on both. " +
@@ -91,7 +93,7 @@ func NewMetrics(o Options) *Metrics {
 			m.streams.WithLabelValues(api, p)
 		}
 	}
-	m.registry.MustRegister(m.breaches, m.election, m.persist, m.streams, m.requests, newViewCollector(o.View, o.LeaderSeries),
+	m.registry.MustRegister(m.breaches, m.lines.dropped, m.election, m.persist, m.streams, m.requests, newViewCollector(o.View, o.LeaderSeries),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

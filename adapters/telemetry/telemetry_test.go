@@ -169,6 +169,7 @@ func TestRecordsBecomeLinesAndCounts(t *testing.T) {
 	if strings.Contains(text, `scope="shard/a/0"`) {
 		t.Error("more leader series than the bound of 2")
 	}
+	m.Flush(t.Context())
 	checkLines(t, log.String(), records)
 }
 
@@ -254,6 +255,31 @@ func TestVacancyBeyondTheWindowIsABreachOnce(t *testing.T) {
 		stop()
 		<-done
 	})
+}
+
+// stuck is a log whose reader has stopped.
+type stuck struct{ release chan struct{} }
+
+func (s *stuck) Write(p []byte) (int, error) {
+	<-s.release
+	return len(p), nil
+}
+
+func TestObserveNeverWaitsForTheLog(t *testing.T) {
+	log := &stuck{make(chan struct{})}
+	m := NewMetrics(Options{Logger: slog.New(slog.NewJSONHandler(log, nil)), View: newWorld(t).View})
+	const records = 2*maxLines + 100
+	for seq := range uint64(records) {
+		m.Observe([]*core.Record{{Seq: seq + 1, Kind: uint32(core.EventScopeDeclared), Scope: "job"}})
+	}
+	// The writer took up to one bound's worth before it was stuck.
+	text := scrape(t, m)
+	if !strings.Contains(text, "mesh_leadership_log_lines_dropped_total") || strings.Contains(text, "mesh_leadership_log_lines_dropped_total 0\n") {
+		t.Error("lines beyond the bound are not counted as dropped")
+	}
+	wantLines(t, text, fmt.Sprintf(`mesh_leadership_records_total{kind="scope_declared"} %d`, records))
+	close(log.release)
+	m.Flush(t.Context())
 }
 
 func TestStreamsAreCounted(t *testing.T) {

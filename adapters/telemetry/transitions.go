@@ -61,16 +61,25 @@ func newHistory() history { return history{scopes: map[string]*past{}} }
 // Observe turns committed records, in their order, into one log line and the
 // counts of each. Records that were skipped (a snapshot was installed) are no
 // transitions that this node saw: what was known of scopes is forgotten then.
+// Observe never waits for the log.
 func (m *Metrics) Observe(records []*core.Record) {
 	m.history.mu.Lock()
 	defer m.history.mu.Unlock()
+	more := make([]line, 0, len(records))
 	for _, r := range records {
-		m.observe(r)
-		m.log(r)
+		if alarm := m.observe(r); alarm != "" {
+			more = append(more, line{r, alarm})
+		}
+		more = append(more, line{record: r})
 	}
+	m.lines.add(more, m.log)
 }
 
-func (m *Metrics) observe(r *core.Record) {
+// Flush waits until the line of every record observed before is written, or ctx ends.
+func (m *Metrics) Flush(ctx context.Context) { m.lines.flush(ctx) }
+
+// observe counts a record. alarm is what it shows that must never happen, if anything.
+func (m *Metrics) observe(r *core.Record) (alarm string) {
 	h := &m.history
 	if h.seq != 0 && r.Seq != h.seq+1 {
 		h.scopes = map[string]*past{}
@@ -86,7 +95,7 @@ func (m *Metrics) observe(r *core.Record) {
 	switch {
 	case kind == core.EventElected:
 		m.transitions.WithLabelValues(scopeKind(r.ScopeKind), labelOf(kind)).Inc()
-		m.elected(p, r)
+		alarm = m.elected(p, r)
 	case kind.EndsLeadership():
 		m.transitions.WithLabelValues(scopeKind(r.ScopeKind), labelOf(kind)).Inc()
 		p.led, p.vacant, p.vacantNs = false, true, r.WallNs
@@ -95,6 +104,7 @@ func (m *Metrics) observe(r *core.Record) {
 	case kind == core.EventScopeRetired:
 		delete(h.scopes, r.Scope)
 	}
+	return alarm
 }
 
 func (m *Metrics) countRecord(kind core.EventKind) {
@@ -107,33 +117,37 @@ func (m *Metrics) countRecord(kind core.EventKind) {
 	m.records.WithLabelValues("other").Inc()
 }
 
-func (m *Metrics) elected(p *past, r *core.Record) {
-	if p.led {
-		m.alarm(SplitElectedWhileLed, r)
+func (m *Metrics) elected(p *past, r *core.Record) (alarm string) {
+	switch {
+	case p.led:
+		alarm = SplitElectedWhileLed
+	case r.Fence <= p.fence:
+		alarm = SplitFenceNotRaised
 	}
-	if r.Fence <= p.fence {
-		m.alarm(SplitFenceNotRaised, r)
+	if alarm != "" {
+		m.SplitBrain(alarm)
 	}
 	if p.vacant {
 		// The clocks of two registrars may disagree; time does not run backwards.
 		m.election.Observe(float64(max(0, r.WallNs-p.vacantNs)) / float64(time.Millisecond))
 	}
 	p.led, p.vacant, p.fence = true, false, max(p.fence, r.Fence)
+	return alarm
 }
 
-func (m *Metrics) alarm(reason string, r *core.Record) {
-	m.SplitBrain(reason)
-	m.logger.LogAttrs(context.Background(), slog.LevelError, "split brain", append(attributes(r), slog.String("alarm", reason))...)
-}
-
-// log writes the one line of a transition.
-func (m *Metrics) log(r *core.Record) {
-	level := slog.LevelInfo
-	if core.EventKind(r.Kind) == core.EventExpired {
+// log writes one line.
+func (m *Metrics) log(l line) {
+	kind := core.EventKind(l.record.Kind)
+	level, message := slog.LevelInfo, "leadership "+strings.ReplaceAll(labelOf(kind), "_", " ")
+	attrs := attributes(l.record)
+	switch {
+	case l.alarm != "":
+		level, message = slog.LevelError, "split brain"
+		attrs = append(attrs, slog.String("alarm", l.alarm))
+	case kind == core.EventExpired:
 		level = slog.LevelWarn
 	}
-	message := "leadership " + strings.ReplaceAll(labelOf(core.EventKind(r.Kind)), "_", " ")
-	m.logger.LogAttrs(context.Background(), level, message, attributes(r)...)
+	m.logger.LogAttrs(context.Background(), level, message, attrs...)
 }
 
 func attributes(r *core.Record) []slog.Attr {

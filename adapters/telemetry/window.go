@@ -55,10 +55,11 @@ func (w *window) look(now time.Time, scopes []core.ScopeStatus) []breach {
 }
 
 // WatchWindow counts and logs every vacancy that outlasts maxElectionWindow, until
-// ctx ends. It looks every interval.
+// ctx ends. It looks every interval, or less often where the window allows: a look
+// visits every scope.
 func (m *Metrics) WatchWindow(ctx context.Context, maxElectionWindow, interval time.Duration) {
 	w := window{longest: maxElectionWindow}
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(max(interval, maxElectionWindow/20))
 	defer ticker.Stop()
 	for {
 		var scopes []core.ScopeStatus
