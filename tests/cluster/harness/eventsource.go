@@ -1,0 +1,260 @@
+package harness
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/wire"
+)
+
+// EventSource follows /control/events/leadership as a browser's does: it
+// reconnects after every end with the last id it was given, and gives up for good
+// on an answer that is no event stream.
+type EventSource struct {
+	t      testing.TB
+	client *http.Client
+	pick   func(connection int) *Node
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu          sync.Mutex
+	events      []Arrival
+	lastID      string
+	retry       time.Duration
+	connections int    // that were answered by a stream
+	resumed     int    // of those, with a Last-Event-ID
+	refused     int    // answers that make a browser give up
+	refusal     string // the first of them
+	brk         context.CancelFunc
+	bad         error // the first event that could not be read
+	protocol    string
+}
+
+// Arrival is an event and when it came.
+type Arrival struct {
+	Event wire.Event
+	At    time.Time
+}
+
+// SourceOptions settle an EventSource.
+type SourceOptions struct {
+	// Pick chooses the node of each connection, counted from 0.
+	Pick func(connection int) *Node
+	// HTTP1 keeps it from HTTP/2.
+	HTTP1 bool
+}
+
+// OpenEventSource follows until Close, at the latest until the test ends.
+func (c *Cluster) OpenEventSource(o SourceOptions) *EventSource {
+	c.t.Helper()
+	config := c.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.NextProtos = nil
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &EventSource{t: c.t, client: sourceClient(c.t, config, o.HTTP1), pick: o.Pick, cancel: cancel, done: make(chan struct{}), retry: 3 * time.Second}
+	go s.run(ctx)
+	c.t.Cleanup(s.Close)
+	return s
+}
+
+func sourceClient(t testing.TB, config *tls.Config, http1 bool) *http.Client {
+	client := newHTTPClient(t, config)
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(!http1)
+	client.Transport.(*http.Transport).Protocols = &protocols
+	return client
+}
+
+// Always picks the same node.
+func Always(n *Node) func(int) *Node { return func(int) *Node { return n } }
+
+// InTurn picks another node for every connection.
+func (c *Cluster) InTurn() func(int) *Node {
+	return func(i int) *Node { return c.Nodes[i%len(c.Nodes)] }
+}
+
+func (s *EventSource) run(ctx context.Context) {
+	defer close(s.done)
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		s.connect(ctx, s.pick(attempt))
+		s.mu.Lock()
+		pause := s.retry
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause): // as the server asked
+		}
+	}
+}
+
+// connect follows one connection to its end.
+func (s *EventSource) connect(ctx context.Context, n *Node) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+"/control/events/leadership", nil)
+	if err != nil {
+		panic(err) // the URL is ours
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Cache-Control", "no-store")
+	s.mu.Lock()
+	lastID := s.lastID
+	s.brk = cancel
+	s.mu.Unlock()
+	if lastID != "" {
+		req.Header.Set("Last-Event-ID", lastID)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return // the node is down; a browser tries again
+	}
+	defer resp.Body.Close()
+	if !s.accept(resp, n, lastID != "") {
+		return
+	}
+	stream := &eventStream{id: lastID, dispatch: s.dispatch, retry: s.setRetry}
+	_ = stream.read(resp.Body) // it always ends somehow
+}
+
+// accept tells a stream from an answer at which a browser gives up.
+func (s *EventSource) accept(resp *http.Response, n *Node, resumed bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		s.refused++
+		if s.refusal == "" {
+			s.refusal = fmt.Sprintf("%s: %s, %s", n.ID, resp.Status, resp.Header.Get("Content-Type"))
+		}
+		return false
+	}
+	s.connections++
+	if resumed {
+		s.resumed++
+	}
+	s.protocol = resp.Proto
+	return true
+}
+
+func (s *EventSource) setRetry(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retry = d
+}
+
+func (s *EventSource) dispatch(m Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID = m.LastEventID
+	var e wire.Event
+	err := json.Unmarshal([]byte(m.Data), &e)
+	if err == nil && (e.Kind != m.Type || (e.Kind != core.EventSnapshot.String() && CursorOf(e).String() != m.LastEventID)) {
+		err = fmt.Errorf("id %q and type %q do not match", m.LastEventID, m.Type)
+	}
+	if err != nil && s.bad == nil {
+		s.bad = fmt.Errorf("%w: %s", err, m.Data)
+	}
+	s.events = append(s.events, Arrival{Event: e, At: time.Now()})
+}
+
+// CursorOf is the place behind an event.
+func CursorOf(e wire.Event) core.Cursor {
+	return core.Cursor{Revision: e.Revision, Ordinal: e.Ordinal}
+}
+
+// Break ends the present connection, as a network does.
+func (s *EventSource) Break() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.brk != nil {
+		s.brk()
+	}
+}
+
+// Close ends the source.
+func (s *EventSource) Close() {
+	s.cancel()
+	<-s.done
+}
+
+// Events are what has arrived so far.
+func (s *EventSource) Events() []Arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events[:len(s.events):len(s.events)]
+}
+
+// Connections is how many streams were opened, how many of them resumed, and how
+// many answers would have made a browser give up, with the first of those.
+func (s *EventSource) Connections() (opened, resumed, refused int, refusal string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections, s.resumed, s.refused, s.refusal
+}
+
+// Reached reports whether the event at the cursor, or a later one, has arrived.
+func (s *EventSource) Reached(c core.Cursor) bool {
+	events := s.Events()
+	return len(events) > 0 && CursorOf(events[len(events)-1].Event).Compare(c) >= 0
+}
+
+// Verify checks what arrived against the audit trail: one snapshot with the
+// leaders of its revision, then every record after it once and in order.
+func (s *EventSource) Verify(trail Trail) error {
+	s.mu.Lock()
+	bad, events := s.bad, s.events
+	s.mu.Unlock()
+	if bad != nil {
+		return bad
+	}
+	snapshot := Leaders{ByScope: map[string]wire.Token{}}
+	for i, a := range events {
+		switch e := a.Event; {
+		case e.Kind == core.EventSnapshot.String():
+			snapshot.ByScope[e.Scope] = *e.Token
+		case e.Kind == core.EventObserved.String() && e.Reason == core.ReasonSnapshotEnd:
+			if err := snapshot.SameTokens(trail.LeadersAt(CursorOf(e))); err != nil {
+				return fmt.Errorf("the snapshot at %v against the audit trail: %w", CursorOf(e), err)
+			}
+			return sameEvents(events[i+1:], trail.After(CursorOf(e)))
+		default:
+			return fmt.Errorf("event %d is %s %s, within a snapshot", i, e.Kind, e.Reason)
+		}
+	}
+	return fmt.Errorf("%d events arrived and no snapshot ended", len(events))
+}
+
+func sameEvents(events []Arrival, trail Trail) error {
+	for i, a := range events {
+		if i == len(trail) {
+			return fmt.Errorf("%d events arrived after the snapshot, the audit trail has %d; the first too many is %s at %v",
+				len(events), len(trail), a.Event.Kind, CursorOf(a.Event))
+		}
+		if err := sameEvent(a.Event, &trail[i]); err != nil {
+			return fmt.Errorf("event %d after the snapshot: %w", i+1, err)
+		}
+	}
+	if len(events) < len(trail) {
+		return fmt.Errorf("%d events arrived after the snapshot, the audit trail has %d; the first missing is record %d", len(events), len(trail), trail[len(events)].Seq)
+	}
+	return nil
+}
+
+func sameEvent(e wire.Event, r *wire.AuditRecord) error {
+	fence := uint64(0)
+	if e.Token != nil {
+		fence = e.Token.FenceToken
+	}
+	if CursorOf(e) != (core.Cursor{Revision: r.Revision, Ordinal: r.Ordinal}) || e.Kind != r.Kind || e.Scope != r.Scope || e.LeaderID != r.MemberID ||
+		fence != r.FenceToken || e.CorrelationID != r.CorrelationID || !e.OccurredAt.Equal(r.OccurredAt) {
+		return fmt.Errorf("%v %s of %s by %s with fence %d (%s), the audit trail has %d.%d %s of %s by %s with fence %d (%s)", CursorOf(e), e.Kind, e.Scope,
+			e.LeaderID, fence, e.CorrelationID, r.Revision, r.Ordinal, r.Kind, r.Scope, r.MemberID, r.FenceToken, r.CorrelationID)
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package harness
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/omnirelay/leadership/adapters/transport"
+)
+
+// Manifest is DIR/cluster.json, as CONTRACT says leaderd dev writes it.
+type Manifest struct {
+	Nodes   []ManifestNode            `json:"nodes"`
+	CA      string                    `json:"ca"`
+	Clients map[string]ManifestClient `json:"clients"`
+}
+
+// ManifestNode is one node of a Manifest.
+type ManifestNode struct {
+	ID      string `json:"id"`
+	PID     int    `json:"pid"`
+	HTTP    string `json:"http"` // URL
+	GRPC    string `json:"grpc"` // host:port
+	Config  string `json:"config"`
+	DataDir string `json:"dataDir"`
+	Log     string `json:"log"`
+}
+
+// ManifestClient names the PEM files of one role.
+type ManifestClient struct {
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
+}
+
+// ReadManifest reads cluster.json.
+func ReadManifest(path string) (*Manifest, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{}
+	return m, json.Unmarshal(data, m)
+}
+
+const clusterID = "cluster-test"
+
+// layOut writes certificates, one configuration per node, and cluster.json.
+func layOut(t testing.TB, dir string, o Options) *Cluster {
+	t.Helper()
+	authority, err := transport.NewAuthority(clusterID)
+	must(t, err)
+	c := &Cluster{t: t, dir: dir, Authority: authority}
+	must(t, os.Mkdir(filepath.Join(dir, "tls"), 0o700))
+	must(t, authority.Save(c.tls("ca.pem"), c.tls("ca-key.pem")))
+	manifest := &Manifest{CA: c.tls("ca.pem"), Clients: map[string]ManifestClient{}}
+	for _, role := range []transport.Role{transport.RoleAdmin, transport.RoleOperate, transport.RoleRead} {
+		pair, err := authority.IssueClient(role)
+		must(t, err)
+		manifest.Clients[string(role)] = c.save(string(role), pair)
+	}
+	host := loopback()
+	for i := 1; i <= o.Nodes; i++ {
+		n := c.layNode(fmt.Sprintf("node-%d", i), host)
+		manifest.Nodes = append(manifest.Nodes, ManifestNode{ID: n.ID, HTTP: n.URL, GRPC: n.GRPC, Config: n.Config, DataDir: n.DataDir, Log: n.Log})
+	}
+	for _, n := range c.Nodes {
+		must(t, os.WriteFile(n.Config, []byte(c.configOf(n, o.Settings)), 0o600))
+	}
+	data, err := json.Marshal(manifest)
+	must(t, err)
+	must(t, os.WriteFile(c.ManifestPath(), data, 0o600))
+	return c
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loopback picks an address of this machine for one cluster. Connections are made
+// from 127.0.0.1, so none of them can take a port while its node is being restarted.
+func loopback() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+}
+
+func (c *Cluster) layNode(id, host string) *Node {
+	c.t.Helper()
+	pair, err := c.Authority.IssueNode(id, host)
+	must(c.t, err)
+	c.save(id, pair)
+	n := &Node{
+		ID: id, cluster: c, Config: filepath.Join(c.dir, id+".yaml"), DataDir: filepath.Join(c.dir, id), Log: filepath.Join(c.dir, id+".log"),
+		HTTP: c.freeAddress(host), GRPC: c.freeAddress(host), Peer: c.freeAddress(host),
+	}
+	n.URL = "https://" + n.HTTP
+	c.Nodes = append(c.Nodes, n)
+	return n
+}
+
+func (c *Cluster) freeAddress(host string) string {
+	c.t.Helper()
+	l, err := net.Listen("tcp", host+":0")
+	must(c.t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (c *Cluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
+
+// ManifestPath is where the cluster's cluster.json is.
+func (c *Cluster) ManifestPath() string { return filepath.Join(c.dir, "cluster.json") }
+
+func (c *Cluster) save(name string, pair transport.Pair) ManifestClient {
+	c.t.Helper()
+	paths := ManifestClient{Cert: c.tls(name + ".pem"), Key: c.tls(name + "-key.pem")}
+	must(c.t, pair.Save(paths.Cert, paths.Key))
+	return paths
+}
+
+// configOf is the configuration of one node: global-control and 64 shards.
+func (c *Cluster) configOf(n *Node, settings string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mesh:\n  leadership:\n    nodeId: %s\n    clusterId: %s\n    dataDir: %q\n", n.ID, clusterID, n.DataDir)
+	fmt.Fprintf(&b, "    listeners: {http: %q, grpc: %q, peer: %q}\n", n.HTTP, n.GRPC, n.Peer)
+	fmt.Fprintf(&b, "    tls: {cert: %q, key: %q, ca: %q}\n", c.tls(n.ID+".pem"), c.tls(n.ID+"-key.pem"), c.tls("ca.pem"))
+	b.WriteString("    peers:\n")
+	for _, p := range c.Nodes {
+		fmt.Fprintf(&b, "      - {id: %s, address: %q}\n", p.ID, p.Peer)
+	}
+	b.WriteString("    scopes: [global-control]\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
+	for line := range strings.Lines(settings) {
+		b.WriteString("    " + line)
+	}
+	return b.String()
+}
+
+// Rewrite writes a copy of the node's configuration with one text replaced by
+// another, and returns its path.
+func (n *Node) Rewrite(old, replacement string) string {
+	n.cluster.t.Helper()
+	data, err := os.ReadFile(n.Config)
+	must(n.cluster.t, err)
+	if !strings.Contains(string(data), old) {
+		n.cluster.t.Fatalf("%s does not contain %q", n.Config, old)
+	}
+	path := filepath.Join(n.cluster.t.TempDir(), filepath.Base(n.Config))
+	must(n.cluster.t, os.WriteFile(path, []byte(strings.Replace(string(data), old, replacement, 1)), 0o600))
+	return path
+}
+
+// ClientTLS trusts the cluster's authority and proves itself by the pair; a zero
+// pair presents no certificate.
+func (c *Cluster) ClientTLS(pair transport.Pair) *tls.Config {
+	c.t.Helper()
+	config, err := clientTLS(c.Authority.CertPEM(), pair)
+	must(c.t, err)
+	return config
+}
+
+func clientTLS(authority []byte, pair transport.Pair) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: poolOf(authority)}
+	if config.RootCAs == nil {
+		return nil, errors.New("the authority's file holds no certificate")
+	}
+	if len(pair.Cert) > 0 {
+		cert, err := tls.X509KeyPair(pair.Cert, pair.Key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{cert}
+	}
+	return config, nil
+}

@@ -1,0 +1,72 @@
+package harness
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Node is one leaderd, over all lives of its process.
+type Node struct {
+	ID               string
+	URL              string // of the HTTP API
+	HTTP, GRPC, Peer string // addresses
+	Config           string
+	DataDir          string
+	Log              string
+
+	cluster *Cluster
+	process *Process
+}
+
+// Start runs leaderd serve on the node's configuration and data.
+func (n *Node) Start() {
+	n.cluster.t.Helper()
+	log, err := os.OpenFile(n.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	must(n.cluster.t, err)
+	defer log.Close()
+	cmd := exec.Command(leaderd(), "serve", "--config", n.Config)
+	cmd.Stdout, cmd.Stderr = log, log
+	n.process = Start(n.cluster.t, cmd)
+}
+
+// Kill ends the process by SIGKILL and returns when it is gone.
+func (n *Node) Kill() {
+	if n.process != nil {
+		n.process.Kill()
+	}
+}
+
+// Pause stops the process by SIGSTOP: it stays and does nothing.
+func (n *Node) Pause() { n.process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (n *Node) Resume() { n.process.Signal(syscall.SIGCONT) }
+
+// Terminate asks the process to end by SIGTERM.
+func (n *Node) Terminate() { n.process.Signal(syscall.SIGTERM) }
+
+// AwaitExit returns the exit code of a process that is ending.
+func (n *Node) AwaitExit(within time.Duration) int {
+	n.cluster.t.Helper()
+	code, err := n.process.AwaitExit(within)
+	if err != nil {
+		n.cluster.t.Fatalf("%s: %v", n.ID, err)
+	}
+	return code
+}
+
+// Running reports whether the process is there, paused or not.
+func (n *Node) Running() bool { return n.process != nil && !n.process.Ended() }
+
+// LogTail returns the last lines of the log.
+func (n *Node) LogTail(lines int) string {
+	data, err := os.ReadFile(n.Log)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -1,0 +1,90 @@
+package cluster_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/tests/cluster/harness"
+)
+
+// Of the storm: what is killed, and how often.
+const (
+	stormLasts = time.Minute
+	killEvery  = 3 * time.Second
+)
+
+// TestStormOfKills kills and restarts a random process every three seconds for a
+// minute. The audit trail stays whole on every node, no fence comes twice, nobody
+// shares a scope, and the streams tell what the trail tells.
+func TestStormOfKills(t *testing.T) {
+	lasts := stormLasts
+	if testing.Short() {
+		lasts = 3 * killEvery
+	}
+	random := rand.New(rand.NewPCG(seed(t), 0))
+	// Snapshots in the midst of it: a restarted node may need one to catch up.
+	c := harness.New(t, harness.Options{Settings: "snapshotEntries: 100\n"})
+	watch := c.WatchHeld()
+	sources := map[string]*harness.EventSource{
+		"of the first node": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0])}),
+		"of nodes in turn":  c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
+	}
+	end := time.After(lasts)
+	tick := time.NewTicker(killEvery)
+	defer tick.Stop()
+	kills := 0
+	for storming := true; storming; {
+		select {
+		case <-end:
+			storming = false
+		case <-tick.C:
+			victim := c.Nodes[random.IntN(len(c.Nodes))]
+			victim.Kill()
+			victim.Start()
+			kills++
+		}
+	}
+	c.AwaitSettled(20 * time.Second)
+	trail := verifyTrail(t, c, watch)
+	t.Logf("%d kills in %v", kills, lasts)
+	for name, s := range sources {
+		followsTrail(t, c, "the stream "+name, s, trail.End())
+	}
+}
+
+// followsTrail waits until a source has come to a place, and compares all that it
+// told with the audit trail.
+func followsTrail(t *testing.T, c *harness.Cluster, name string, s *harness.EventSource, end core.Cursor) {
+	t.Helper()
+	harness.Await(t, 15*time.Second, name+" to reach the end", func() error {
+		if !s.Reached(end) {
+			return fmt.Errorf("%d events and not yet at %v", len(s.Events()), end)
+		}
+		return nil
+	})
+	s.Close()
+	last := s.Events()[len(s.Events())-1].Event
+	if err := s.Verify(c.AwaitTrail(10 * time.Second).UpTo(harness.CursorOf(last))); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	opened, resumed, refused, refusal := s.Connections()
+	t.Logf("%s: %d events, %d connections, %d of them resumed; %d answers at which a browser gives up (%s)", name, len(s.Events()), opened, resumed, refused, refusal)
+	if resumed == 0 {
+		t.Errorf("%s was never resumed: nothing was seen", name)
+	}
+	if resyncs := countResyncs(s); resyncs > 0 {
+		t.Errorf("%s was resynced %d times", name, resyncs)
+	}
+}
+
+func countResyncs(s *harness.EventSource) (n int) {
+	for _, a := range s.Events() {
+		if a.Event.Kind == core.EventObserved.String() && a.Event.Reason == core.ReasonResync {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,67 @@
+package cluster_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/omnirelay/leadership/tests/cluster/harness"
+)
+
+// TestStreamsMissNothing follows the stream as browsers do, by HTTP/2 and HTTP/1.1,
+// while connections break at random and leaders are killed, reconnecting to the
+// same node and to others: every event comes once and in order.
+func TestStreamsMissNothing(t *testing.T) {
+	kills := 5
+	if testing.Short() {
+		kills = 1
+	}
+	random := rand.New(rand.NewPCG(seed(t), 0))
+	c := harness.New(t, harness.Options{})
+	sources := map[string]*harness.EventSource{
+		"of the first node by HTTP/2":   c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0])}),
+		"of the second node by HTTP/1":  c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[1]), HTTP1: true}),
+		"of nodes in turn by HTTP/2":    c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
+		"of nodes in turn by HTTP/1":    c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), HTTP1: true}),
+		"of the third node, not broken": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[2])}),
+	}
+	for _, s := range sources {
+		harness.Await(t, 5*time.Second, "the stream's snapshot", func() error { return snapshotEnded(s) })
+	}
+	stop := breakAtRandom(random, sources)
+	for range kills {
+		before := c.AwaitSettled(20 * time.Second)
+		victim := leadsMost(c, before)
+		victim.Kill()
+		harness.Await(t, failoverWithin, victim.ID+" succeeded in all its scopes", func() error {
+			return succeeded(c.Others(victim), victim.ID, before)
+		})
+		victim.Start()
+	}
+	c.AwaitSettled(20 * time.Second)
+	close(stop)
+	end := c.AwaitTrail(10 * time.Second).End()
+	for name, s := range sources {
+		followsTrail(t, c, "the stream "+name, s, end)
+	}
+}
+
+// breakAtRandom breaks connections of the sources until stop is closed.
+func breakAtRandom(random *rand.Rand, sources map[string]*harness.EventSource) (stop chan struct{}) {
+	stop = make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(50+random.IntN(400)) * time.Millisecond): // of a network, not of a test
+			}
+			for name, s := range sources {
+				if name != "of the third node, not broken" && random.IntN(3) == 0 {
+					s.Break()
+				}
+			}
+		}
+	}()
+	return stop
+}
