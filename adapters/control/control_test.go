@@ -109,7 +109,7 @@ func (st *site) reader() *http.Client {
 	return st.client(true, st.pair(st.authority.IssueClient(transport.RoleRead)))
 }
 
-func (st *site) do(c *http.Client, method, path string, header map[string]string, body io.Reader) (*http.Response, string) {
+func (st *site) do(c *http.Client, method, path string, header map[string]string, body io.Reader) (answer, string) {
 	st.t.Helper()
 	req, err := http.NewRequestWithContext(st.t.Context(), method, st.url+path, body)
 	if err != nil {
@@ -122,17 +122,23 @@ func (st *site) do(c *http.Client, method, path string, header map[string]string
 	if err != nil {
 		st.t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		st.t.Fatal(err)
 	}
-	return resp, string(text)
+	return answer{resp.StatusCode, resp.Header}, string(text)
 }
 
-func (st *site) get(path string) (*http.Response, string) {
+// answer is a response whose body was read.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func (st *site) get(path string) (answer, string) {
 	st.t.Helper()
-	return st.do(st.reader(), "GET", path, nil, nil)
+	return st.do(st.reader(), http.MethodGet, path, nil, nil)
 }
 
 func decode[T any](t *testing.T, text string) T {
@@ -155,7 +161,7 @@ func TestLeaders(t *testing.T) {
 	st.node.Join("node-1")
 	resp, text := st.get("/control/leaders")
 	all := decode[wire.LeadersResponse](t, text)
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/json" || all.Revision != 4 || len(all.Tokens) != 3 {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || all.Revision != 4 || len(all.Tokens) != 3 {
 		t.Fatalf("%d %s", resp.StatusCode, text)
 	}
 	first := all.Tokens[0]
@@ -181,7 +187,7 @@ func TestHeldIsToldWithoutTheCluster(t *testing.T) {
 	st.node.Holds = []core.Holding{{Token: core.Token{Scope: "job", Term: 2, Fence: 7}, Until: 5_300}}
 	resp, text := st.get("/control/held")
 	held := decode[wire.HeldResponse](t, text)
-	if resp.StatusCode != 200 || held.MemberID != "node-1" || held.NowBoottimeNs != 1_000_000 || len(held.Held) != 1 ||
+	if resp.StatusCode != http.StatusOK || held.MemberID != "node-1" || held.NowBoottimeNs != 1_000_000 || len(held.Held) != 1 ||
 		held.Held[0] != (wire.Held{Scope: "job", Term: 2, FenceToken: 7, UntilBoottimeNs: 1_000_300}) {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}
@@ -288,15 +294,15 @@ func TestANodeThatCannotVouchSaysSo(t *testing.T) {
 	st.node.SetReady(why)
 	for _, path := range []string{"/control/leaders", "/control/events/leadership", "/control/audit", "/readyz"} {
 		resp, text := st.get(path)
-		if p := decode[wire.Problem](t, text); resp.StatusCode != 503 || p.Detail != why || resp.Header.Get("Retry-After") == "" {
+		if p := decode[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || p.Detail != why || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, text)
 		}
 	}
-	if resp, _ := st.get("/healthz"); resp.StatusCode != 200 {
+	if resp, _ := st.get("/healthz"); resp.StatusCode != http.StatusOK {
 		t.Errorf("healthz: %d; a node without the cluster is alive", resp.StatusCode)
 	}
 	st.node.SetReady("")
-	if resp, text := st.get("/readyz"); resp.StatusCode != 200 {
+	if resp, text := st.get("/readyz"); resp.StatusCode != http.StatusOK {
 		t.Errorf("readyz: %d %s", resp.StatusCode, text)
 	}
 }
@@ -308,7 +314,7 @@ func TestLinearizableReadWaitsAndGivesUp(t *testing.T) {
 		return ctx.Err()
 	}
 	resp, text := st.get("/control/leaders?linearizable=true")
-	if p := decode[wire.Problem](t, text); resp.StatusCode != 503 || !strings.Contains(p.Detail, "within 20ms") || resp.Header.Get("Retry-After") != "1" {
+	if p := decode[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(p.Detail, "within 20ms") || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}
 	// What is acknowledged before the barrier returns is in the answer.
@@ -338,18 +344,18 @@ func TestRoles(t *testing.T) {
 	}
 	for _, role := range []transport.Role{transport.RoleRead, transport.RoleOperate, transport.RoleAdmin} {
 		c := st.client(true, st.pair(st.authority.IssueClient(role)))
-		if resp, text := st.do(c, "GET", "/control/leaders", nil, nil); resp.StatusCode != 200 {
+		if resp, text := st.do(c, "GET", "/control/leaders", nil, nil); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", role, resp.StatusCode, text)
 		}
 	}
-	if resp, _ := st.do(st.client(true, st.pair(st.authority.IssueNode("node-2"))), "GET", "/control/leaders", nil, nil); resp.StatusCode != 200 {
+	if resp, _ := st.do(st.client(true, st.pair(st.authority.IssueNode("node-2"))), "GET", "/control/leaders", nil, nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("a node: %d", resp.StatusCode)
 	}
 	wrong := st.client(true)
 	pair := st.pair(foreign.IssueClient(transport.RoleAdmin))
 	wrong.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	if resp, err := wrong.Get(st.url + "/control/leaders"); err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		t.Errorf("a certificate of another authority: %d, want no connection", resp.StatusCode)
 	}
 }
@@ -380,7 +386,7 @@ func TestRetiredHistoryIsGone(t *testing.T) {
 	st.node.Declare("job")
 	overrun(st.node)
 	resp, text := st.get("/control/audit?after=1")
-	if p := decode[wire.Problem](t, text); resp.StatusCode != 410 || p.Field != "after" || !strings.Contains(p.Detail, "the oldest is ") {
+	if p := decode[wire.Problem](t, text); resp.StatusCode != http.StatusGone || p.Field != "after" || !strings.Contains(p.Detail, "the oldest is ") {
 		t.Errorf("%d %s", resp.StatusCode, text)
 	}
 }

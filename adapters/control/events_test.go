@@ -35,18 +35,18 @@ func (st *site) connect(h2 bool, query, lastID string) *reader {
 func (r *reader) open(c *http.Client, query string) {
 	r.site.t.Helper()
 	ctx, stop := context.WithTimeout(r.site.t.Context(), 20*time.Second)
-	req, err := http.NewRequestWithContext(ctx, "GET", r.site.url+"/control/events/leadership"+query, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.site.url+"/control/events/leadership"+query, nil)
 	if err != nil {
 		r.site.t.Fatal(err)
 	}
 	if r.lastID != "" {
 		req.Header.Set("Last-Event-ID", r.lastID)
 	}
-	resp, err := c.Do(req)
+	resp, err := c.Do(req) //nolint:bodyclose // reader.close does
 	if err != nil {
 		r.site.t.Fatal(err)
 	}
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 		r.site.t.Fatalf("%d %s", resp.StatusCode, resp.Header)
 	}
 	r.body, r.lines, r.stop = resp.Body, bufio.NewScanner(resp.Body), stop
@@ -55,7 +55,7 @@ func (r *reader) open(c *http.Client, query string) {
 
 func (r *reader) close() {
 	r.stop()
-	r.body.Close()
+	_ = r.body.Close()
 }
 
 // next reads one event; comments and retry are skipped as browsers do.
@@ -216,7 +216,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	one := st.connect(true, "", "")
 	st.connect(false, "", "")
 	resp, text := st.get("/control/events/leadership")
-	if p := decode[wire.Problem](t, text); resp.StatusCode != 503 || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
+	if p := decode[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
 		t.Fatalf("%d %s", resp.StatusCode, text)
 	}
 	one.close()
@@ -270,7 +270,7 @@ func TestEndStreamsEndsThem(t *testing.T) {
 	if err := r.lines.Err(); err != nil {
 		t.Errorf("ended by %v, want a clean end", err)
 	}
-	if resp, _ := st.get("/control/events/leadership"); resp.StatusCode != 503 {
+	if resp, _ := st.get("/control/events/leadership"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("%d after the end, want 503", resp.StatusCode)
 	}
 }

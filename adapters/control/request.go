@@ -112,22 +112,20 @@ func (s *Server) admit(rt route, r *http.Request) (*request, error) {
 // authorize says who calls, or why they may not.
 func (s *Server) authorize(rt route, r *http.Request) (caller string, err error) {
 	id, err := identify(r)
+	if err == nil && id.Cluster == s.options.Cluster && (id.Kind == transport.KindNode || id.Role.Allows(transport.RoleRead)) {
+		return id.String(), nil
+	}
 	switch {
 	case rt.always || slices.Contains(s.options.Open, rt.name):
-		if err != nil {
-			return "anonymous", nil
-		}
-		return id.String(), nil
+		return "anonymous", nil
 	case errors.Is(err, transport.ErrNoCertificate):
 		return "", refuse(http.StatusUnauthorized, core.CodeInvalid, "certificate", "no client certificate was presented; call with one of role read, operate or admin")
 	case err != nil:
 		return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "%v", err)
 	case id.Cluster != s.options.Cluster:
 		return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "it is of cluster %q; this is %q", id.Cluster, s.options.Cluster)
-	case id.Kind != transport.KindNode && !id.Role.Allows(transport.RoleRead):
-		return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "%s may not read; want the role read, operate or admin", id)
 	}
-	return id.String(), nil
+	return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "%s may not read; want the role read, operate or admin", id)
 }
 
 func identify(r *http.Request) (transport.Identity, error) {

@@ -203,7 +203,7 @@ func (st *site) dial(certs ...tls.Certificate) *grpc.ClientConn {
 	if err != nil {
 		st.t.Fatal(err)
 	}
-	st.t.Cleanup(func() { conn.Close() })
+	st.t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 

@@ -175,9 +175,10 @@ func (s *statusCommand) follow(ctx context.Context, src *source) error {
 		var no *refusal
 		var later *busy
 		pause := reconnectPause
+		interrupted := ctx.Err() != nil
 		switch {
-		case ctx.Err() != nil:
-			return nil // interrupted: that is how a watch ends
+		case interrupted:
+			return nil // that is how a watch ends
 		case errors.As(err, &no), errors.Is(err, errOutput):
 			return err
 		case time.Since(w.alive) > s.timeout:

@@ -30,7 +30,7 @@ func (s *subscriber) follow(ctx context.Context, node, scope, cursor string, ope
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	req := &controlpb.LeadershipSubscribeRequest{Scope: scope}
