@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,10 +76,20 @@ func (j *judge) oneOf(key, value string, allowed ...string) {
 	}
 }
 
-// name checks an id as core does.
-func (j *judge) name(key, value, want string) {
-	if j.required(key, value, want) {
-		j.refuseError(key, core.CheckMemberID(key, value))
+// pattern is what a certificate can name.
+type pattern struct {
+	allowed *regexp.Regexp
+	words   string
+}
+
+var (
+	nodeName    = pattern{regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`), "1 to 63 letters, digits, dots and dashes, as in a host name, are right"}
+	clusterName = pattern{regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`), "1 to 128 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, are right"}
+)
+
+func (j *judge) name(key, value string, p pattern, missing string) {
+	if j.required(key, value, missing) && !p.allowed.MatchString(value) {
+		j.refuse(key, fmt.Sprintf("%q is no name that a certificate can hold", clip(value)), p.words)
 	}
 }
 
@@ -97,8 +108,8 @@ func (c *Config) problems() Problems {
 }
 
 func (c *Config) judgeIdentity(j *judge) {
-	j.name("nodeId", c.NodeID, "name this node, one of the ids under peers")
-	j.name("clusterId", c.ClusterID, "name the cluster, the same on every node")
+	j.name("nodeId", c.NodeID, nodeName, "name this node, one of the ids under peers")
+	j.name("clusterId", c.ClusterID, clusterName, "name the cluster, the same on every node")
 	j.required("dataDir", c.DataDir, "name the folder that holds this node's log")
 	j.number("weight", int64(c.Weight), 1, core.MaxWeight)
 	j.labels("labels", c.Labels)
@@ -169,7 +180,7 @@ func (c *Config) judgePeers(j *judge) {
 		if alone := len(c.Peers) == 1 && p.ID == c.NodeID && p.Address == c.Listeners.Peer; alone {
 			return // nobody else connects: any listener will do
 		}
-		j.name(key+".id", p.ID, "name the replica")
+		j.name(key+".id", p.ID, nodeName, "name the replica")
 		if j.required(key+".address", p.Address, "write host:port of its peer listener") {
 			j.address(key+".address", p.Address, false)
 		}

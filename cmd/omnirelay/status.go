@@ -169,16 +169,15 @@ func (s *statusCommand) follow(ctx context.Context, src *source) error {
 		}
 	}
 	w := &watch{command: s, source: src, alive: time.Now()}
-	for attempt := 0; ; attempt++ {
+	for attempt := 0; ctx.Err() == nil; attempt++ { // an interrupt is how a watch ends
 		node := src.nodes[attempt%len(src.nodes)]
 		err := w.attempt(ctx, node)
 		var no *refusal
 		var later *busy
 		pause := reconnectPause
-		interrupted := ctx.Err() != nil
 		switch {
-		case interrupted:
-			return nil // that is how a watch ends
+		case ctx.Err() != nil:
+			continue
 		case errors.As(err, &no), errors.Is(err, errOutput):
 			return err
 		case time.Since(w.alive) > s.timeout:
@@ -189,10 +188,10 @@ func (s *statusCommand) follow(ctx context.Context, src *source) error {
 		fmt.Fprintf(s.notes, "no stream from %s: %v; reconnecting\n", node, err)
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(pause):
 		}
 	}
+	return nil
 }
 
 // attempt follows one node. Its error is never nil: streams end for a reason.
