@@ -140,9 +140,8 @@ func (w *World) endSessions(before uint64, g *core.Registry, sessions []core.Ses
 	for i := range sessions {
 		s := &sessions[i]
 		live[s.ID] = true
-		if !ref.sessions[s.ID] && w.checks.bounded != nil {
-			w.checks.bounded.Opened(w.now, s.ID, time.Duration(s.TTL))
-			w.tracef(s.MemberID, "session %d of %s is open", s.ID, s.MemberID)
+		if !ref.sessions[s.ID] {
+			w.sessionOpened(s)
 		}
 	}
 	ended := false
@@ -158,6 +157,14 @@ func (w *World) endSessions(before uint64, g *core.Registry, sessions []core.Ses
 		}
 	}
 	ref.sessions = live
+}
+
+func (w *World) sessionOpened(s *core.SessionStatus) {
+	w.tracef(s.MemberID, "session %d of %s is open", s.ID, s.MemberID)
+	w.checks.heardAt[s.ID] = w.now
+	if w.checks.bounded != nil {
+		w.checks.bounded.Opened(w.now, s.ID, time.Duration(s.TTL))
+	}
 }
 
 // sessionsGivenUp are the sessions whose end the members themselves asked for.

@@ -15,6 +15,7 @@ const sampleEvery = 50 * time.Millisecond
 type health struct {
 	majorities []majority
 	office     office
+	unled      map[string]int64 // since when a scope that had a leader has none
 }
 
 // majority is one set of replicas that is large enough to decide.
@@ -165,8 +166,26 @@ func (w *World) checkLiveness() {
 		return
 	}
 	for _, name := range w.checks.reference.names {
-		s := w.checks.reference.scopes[name]
-		w.checks.sla.Sample(w.now, name, w.led(name), w.owedSince(name, s))
+		s, led := w.checks.reference.scopes[name], w.led(name)
+		w.checks.sla.Sample(w.now, name, led, w.owedSince(name, s))
+		w.health.timeFailover(w, name, led)
+	}
+}
+
+// timeFailover measures how long a scope that had a leader has none.
+func (h *health) timeFailover(w *World, scope string, led bool) {
+	if h.unled == nil {
+		h.unled = map[string]int64{}
+	}
+	since, known := h.unled[scope]
+	switch {
+	case led && known && since > 0:
+		w.stats.Failovers = append(w.stats.Failovers, time.Duration(w.now-since))
+		h.unled[scope] = 0
+	case led:
+		h.unled[scope] = 0
+	case known && since == 0:
+		h.unled[scope] = w.now
 	}
 }
 

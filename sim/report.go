@@ -45,8 +45,20 @@ type Stats struct {
 	Closes              int
 	DiskErrors          int
 	Reads               int
+	// Failovers are the times for which a scope that had a leader had none, to
+	// within the interval of sampling.
+	Failovers []time.Duration
 
 	vacatedBy map[string]string
+}
+
+// Failover is a percentile of the failovers; 0 when there was none.
+func (s *Stats) Failover(percentile int) time.Duration {
+	if len(s.Failovers) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s.Failovers))
+	return sorted[(len(sorted)*percentile+99)/100-1]
 }
 
 // record counts an election under what ended the leadership before it.
@@ -82,6 +94,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Closes += o.Closes
 	s.DiskErrors += o.DiskErrors
 	s.Reads += o.Reads
+	s.Failovers = append(s.Failovers, o.Failovers...)
 }
 
 // Causes lists the causes of elections, sorted.

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/omnirelay/leadership/sim"
+)
+
+func newSelftestCommand() *cobra.Command {
+	var (
+		list bool
+		jobs int
+	)
+	cmd := &cobra.Command{
+		Use:   "selftest",
+		Short: "Plant every known bug and check that the named property catches it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if list {
+				listTrials(cmd.OutOrStdout())
+				return nil
+			}
+			return selftest(cmd.OutOrStdout(), jobs)
+		},
+	}
+	cmd.Flags().BoolVar(&list, "list", false, "only list the plants, what must catch them and where")
+	cmd.Flags().IntVar(&jobs, "jobs", defaultJobs(), "trials side by side")
+	return cmd
+}
+
+func listTrials(w io.Writer) {
+	for _, t := range sim.Trials() {
+		fmt.Fprintf(w, "%-30s %-40v %-17s within %d seeds\n", t.Plant, t.Properties, t.Scenario, t.Seeds)
+	}
+}
+
+func selftest(w io.Writer, jobs int) error {
+	started := time.Now()
+	failed := 0
+	results := sim.Selftest(sim.Trials(), jobs, func(r sim.TrialResult) {
+		fmt.Fprintln(w, r)
+		if !r.Passed() {
+			failed++
+		}
+	})
+	needed := make([]int, len(results))
+	for i := range results {
+		needed[i] = results[i].Needed
+	}
+	slices.Sort(needed)
+	fmt.Fprintf(w, "plants=%d caught=%d median-seeds=%d wall=%v\n", len(results), len(results)-failed, needed[len(needed)/2], time.Since(started).Round(time.Millisecond))
+	if failed > 0 {
+		return ended(exitHarness, "%d planted bugs were not caught as they must be", failed)
+	}
+	return nil
+}

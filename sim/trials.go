@@ -1,0 +1,48 @@
+package sim
+
+import (
+	"github.com/omnirelay/leadership/core/plant"
+	"github.com/omnirelay/leadership/sim/check"
+)
+
+// Trials is the table of planted bugs: what must catch each, where, and within how
+// many seeds.
+func Trials() []Trial {
+	return []Trial{
+		{plant.AckBeforeQuorum, of(check.ExclusiveLeaseProperty), "hand-over", 40},
+		{plant.ExpireWithoutWait, of(check.ExclusiveLeaseProperty), "registrar-churn", 10},
+		{plant.DeposedExpiryCounts, of(check.NoResurrectionProperty), "registrar-churn", 10},
+		{plant.KeepalivesBeforeFirstEntry, of(check.NoResurrectionProperty), "registrar-churn", 40},
+		{plant.RenewExpired, of(check.NoResurrectionProperty), "retire-redeclare", 10},
+		{plant.LeaseFromAck, of(check.ExclusiveLeaseProperty), "slow-disk", 30},
+		{plant.IgnoreDrift, of(check.ExclusiveLeaseProperty), "clock-edge", 10},
+		{plant.FenceNotRaised, of(check.FenceMonotonicProperty), "hand-over", 10},
+		{plant.FenceMissingFromSnapshot, of(check.FenceMonotonicProperty), "snapshots", 10},
+		{plant.GuardRecordsRefused, of(check.NoStaleEffectProperty), "lagging-replica", 10},
+		{plant.GuardForgetsOnRestart, of(check.NoStaleEffectProperty), "crashes", 20},
+		{plant.ApplyTwiceAfterRestart, of(check.AgreementProperty, check.DurableProperty), "crashes", 10},
+		{plant.SnapshotDropsSessions, of(check.ExactlyOnceProperty, check.LiveSessionOnlyProperty), "snapshots", 10},
+		{plant.ReplyCacheLost, of(check.ExactlyOnceProperty), "hand-over", 10},
+		{plant.AppendBeforeDurable, of(check.DurableProperty), "crashes", 30},
+		{plant.ApplyRangesOverMap, of(check.AgreementProperty), "hand-over", 10},
+		{plant.ApplyReadsClock, of(check.AgreementProperty), "hand-over", 10},
+		{plant.AuditOutsideTransaction, of(check.DurableProperty), "snapshots", 10},
+		{plant.NoPreVoteCheckQuorum, of(check.ElectionSLAProperty), "one-way-cut", 10},
+		{plant.SuccessorBeforeAck, of(check.ExclusiveLeaseProperty), "hand-over", 10},
+		{plant.StreamResumesLate, of(check.FaithfulStreamProperty), "partitions", 10},
+		{plant.RetiredScopeElected, of(check.HolderIsLeaderProperty), "retire-redeclare", 10},
+	}
+}
+
+// of lists the properties, any of which must fire.
+func of(properties ...check.Property) []check.Property { return properties }
+
+// TrialOf finds the trial of a plant.
+func TrialOf(p plant.Plant) (Trial, bool) {
+	for _, t := range Trials() {
+		if t.Plant == p {
+			return t, true
+		}
+	}
+	return Trial{}, false
+}
