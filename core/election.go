@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/core/plant"
 )
@@ -13,7 +15,7 @@ import (
 //  3. the higher priority;
 //  4. fewer scopes led per weight, counting the scope at stake;
 //  5. the higher rendezvous hash of scope and member, so that ties spread;
-//  6. the older session.
+//  6. the newer session: of two lives of one process the later.
 //
 // It looks at nothing but the registry, and uses integers only, so every replica
 // elects the same leader.
@@ -82,7 +84,7 @@ func (a *candidate) better(b *candidate) bool {
 	if a.rank != b.rank {
 		return a.rank > b.rank
 	}
-	return a.session.id < b.session.id
+	return a.session.id > b.session.id
 }
 
 // comparePreference compares what the scope and the members wish, load aside.
@@ -126,13 +128,24 @@ func (g *Registry) electNamed(sc *scope, member string) bool {
 	if g.forming {
 		return false
 	}
+	best := g.best(sc, g.sessionsOf(member))
+	if best != nil {
+		g.install(sc, best)
+	}
+	return best != nil
+}
+
+// sessionsOf lists the live sessions of a member, newest first: of two lives of one
+// process the later one is preferred where the rule sees no difference.
+func (g *Registry) sessionsOf(member string) []SessionID {
+	var ids []SessionID
 	for _, id := range sortedKeys(g.sessions) {
-		if s := g.sessions[id]; s.member == member && g.eligible(s, sc) {
-			g.install(sc, s)
-			return true
+		if g.sessions[id].member == member {
+			ids = append(ids, id)
 		}
 	}
-	return false
+	slices.Reverse(ids)
+	return ids
 }
 
 // fillVacancies elects for every vacant scope, in the order of their ids.

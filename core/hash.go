@@ -81,6 +81,8 @@ func (g *Registry) Hash() [32]byte {
 	f.u64(uint64(g.nextSession))
 	f.u64(g.history.nextSeq)
 	f.bytes(g.history.head)
+	f.u64(g.history.floor.Revision)
+	f.u64(uint64(g.history.floor.Ordinal))
 	f.u64(uint64(len(g.sessions)))
 	for _, id := range sortedKeys(g.sessions) {
 		f.session(g.sessions[id])
@@ -129,6 +131,7 @@ func (f *fieldHash) session(s *session) {
 		f.selector(st.Selector)
 		f.i64(int64(st.Priority))
 	}
+	f.u64(s.wish)
 	f.bool(s.noted)
 	f.i64(s.notedAge)
 	f.u64(s.notedAt)
@@ -154,6 +157,7 @@ func (f *fieldHash) scope(s *scope) {
 	}
 	f.u64(s.fence)
 	f.i64(s.issuedWall)
+	f.u64(uint64(s.failover))
 	f.u64(uint64(s.resignedBy))
 	f.i64(s.vacantSince)
 	f.bool(s.ask != nil)

@@ -48,6 +48,7 @@ type Member struct {
 	session    SessionID
 	openID     string // request id of the session being opened
 	openStands []*logpb.Stand
+	openWish   uint64 // the latest wish that went out with the opening
 	openBase   uint64 // the same at every repetition, or a late one would open a second session
 	attempt    uint64
 	dueAt      Time // when an unanswered opening or closing is told again, or a lost session reopened
@@ -67,6 +68,7 @@ type Member struct {
 	givenUp map[string]*surrender
 
 	stands  []*standing
+	wishes  uint64 // the number of the latest wish
 	changes []MemberChange
 	out     []MemberMessage
 }
@@ -96,9 +98,8 @@ type standing struct {
 	selector *logpb.Selector
 	priority int32
 	withdraw bool
-	version  int  // of this wish, so that each change is a request of its own
-	opening  int  // the version that went out with the opening of the session, -1: none
-	done     bool // of this session
+	number   uint64 // of the wish, counted through the member's life
+	done     bool   // of this session
 	tellAt   Time
 }
 
@@ -187,22 +188,43 @@ func (m *Member) Stand(sel *logpb.Selector, priority int32) error {
 	}
 	for _, s := range m.stands {
 		if sameSelector(s.selector, sel) {
-			s.priority, s.withdraw, s.done, s.tellAt = priority, false, false, m.now
-			s.version++
+			s.priority, s.withdraw = priority, false
+			m.wish(s)
 			return nil
 		}
 	}
 	for _, s := range m.stands {
 		if s.withdraw && s.done { // its place is free
-			*s = standing{selector: sel, priority: priority, version: s.version + 1, opening: -1, tellAt: m.now}
+			*s = standing{selector: sel, priority: priority}
+			m.wish(s)
 			return nil
 		}
 	}
 	if len(m.stands) >= MaxStands {
 		return &Error{Code: CodeLimit, Field: "stands", Message: fmt.Sprintf("at most %d selectors", MaxStands)}
 	}
-	m.stands = append(m.stands, &standing{selector: sel, priority: priority, opening: -1, tellAt: m.now})
+	s := &standing{selector: sel, priority: priority}
+	m.wish(s)
+	m.stands = append(m.stands, s)
 	return nil
+}
+
+// wish numbers a wish and makes it due.
+func (m *Member) wish(s *standing) {
+	m.wishes++
+	s.number, s.done, s.tellAt = m.wishes, false, m.now
+}
+
+// untold is the earliest wish that the registry has not answered, nil when there is
+// none. Wishes are told one at a time, or a late one would undo an earlier one.
+func (m *Member) untold() *standing {
+	var first *standing
+	for _, s := range m.stands {
+		if !s.done && (first == nil || s.number < first.number) {
+			first = s
+		}
+	}
+	return first
 }
 
 // Withdraw ends the stand with an equal selector. What is led stays led until it
@@ -210,8 +232,8 @@ func (m *Member) Stand(sel *logpb.Selector, priority int32) error {
 func (m *Member) Withdraw(sel *logpb.Selector) {
 	for _, s := range m.stands {
 		if sameSelector(s.selector, sel) && !s.withdraw {
-			s.withdraw, s.done, s.tellAt = true, false, m.now
-			s.version++
+			s.withdraw = true
+			m.wish(s)
 		}
 	}
 }

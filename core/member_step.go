@@ -197,7 +197,7 @@ func (m *Member) opened(result *Result) {
 	m.state, m.session = sessionOpen, SessionID(result.Session)
 	m.cfg.Replaces = 0
 	for _, s := range m.stands {
-		s.done = s.opening == s.version
+		s.done = s.number <= m.openWish
 	}
 	m.keepaliveAt = m.now
 	m.changed(MemberChange{Kind: ChangeSessionOpened})
@@ -210,8 +210,8 @@ func (m *Member) stood(what string, result *Result) {
 	if Code(result.Code) == CodeTooOld {
 		return
 	}
-	for i, s := range m.stands {
-		if what == standName(i, s) {
+	for _, s := range m.stands {
+		if what == standName(s) {
 			s.done = true
 			if code := Code(result.Code); code != CodeOK && code != CodeSessionEnded && code != CodeNotFound {
 				m.changed(MemberChange{Kind: ChangeRefused, Reason: result.Code + ": " + result.Message})

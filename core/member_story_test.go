@@ -17,7 +17,7 @@ import (
 //	TIME tick                    time passes
 //	TIME until TIME              it ticks at each of its deadlines up to a moment
 //	TIME stand|withdraw kind= namespace= scope= labels= priority=
-//	TIME reply WHAT [SESSION] [code=C] [revision=N]   an answer: to open, close, stand-0-0 ...
+//	TIME reply WHAT [SESSION] [code=C] [revision=N]   an answer: to open, close, stand-1 ...
 //	TIME ack SESSION NUMBER      the registrar acknowledges a keepalive
 //	TIME view SESSION REVISION [SCOPE:FENCE | SCOPE:FENCE:ASK]... [ended=1]
 //	TIME give-up SCOPE FENCE     the application has stopped acting

@@ -42,10 +42,8 @@ func (m *Member) Deadline() Time {
 	if m.leased {
 		d = min(d, m.leaseUntil)
 	}
-	for _, s := range m.stands {
-		if !s.done {
-			d = min(d, s.tellAt)
-		}
+	if s := m.untold(); s != nil {
+		d = min(d, s.tellAt)
 	}
 	for _, scope := range sortedKeys(m.givenUp) {
 		d = min(d, m.givenUp[scope].tellAt)
@@ -59,9 +57,8 @@ func (m *Member) retryAfter() time.Duration { return m.cfg.TTL / 5 }
 func (m *Member) open() {
 	m.attempt++
 	m.openID, m.openBase = m.requestID("open"), m.cursor
-	m.openStands = nil
+	m.openStands, m.openWish = nil, m.wishes
 	for _, s := range m.stands {
-		s.opening = s.version
 		if !s.withdraw {
 			m.openStands = append(m.openStands, &logpb.Stand{Selector: s.selector, Priority: s.priority})
 		}
@@ -88,11 +85,9 @@ func (m *Member) tickOpen() {
 	if m.now >= m.keepaliveAt {
 		m.sendKeepalive()
 	}
-	for i, s := range m.stands {
-		if !s.done && m.now >= s.tellAt {
-			s.tellAt = m.now.Add(m.retryAfter())
-			m.sendStand(i, s)
-		}
+	if s := m.untold(); s != nil && m.now >= s.tellAt {
+		s.tellAt = m.now.Add(m.retryAfter())
+		m.sendStand(s)
 	}
 	for _, scope := range sortedKeys(m.givenUp) {
 		if s := m.givenUp[scope]; m.now >= s.tellAt {
@@ -125,14 +120,14 @@ func (m *Member) interval() time.Duration {
 	return d
 }
 
-func (m *Member) sendStand(i int, s *standing) {
-	id := m.requestID(standName(i, s))
+func (m *Member) sendStand(s *standing) {
+	id := m.requestID(standName(s))
 	if s.withdraw {
-		m.command(id, &logpb.Command{Kind: &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: uint64(m.session), Selector: s.selector}}})
+		m.command(id, &logpb.Command{Kind: &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: uint64(m.session), Selector: s.selector, Number: s.number}}})
 		return
 	}
 	m.command(id, &logpb.Command{Kind: &logpb.Command_Stand{
-		Stand: &logpb.Stand{Session: uint64(m.session), Selector: s.selector, Priority: s.priority},
+		Stand: &logpb.Stand{Session: uint64(m.session), Selector: s.selector, Priority: s.priority, Number: s.number},
 	}})
 }
 
@@ -166,6 +161,6 @@ func (m *Member) noticeLapse() {
 	}
 }
 
-func standName(i int, s *standing) string {
-	return fmt.Sprintf("stand-%d-%d", i, s.version)
+func standName(s *standing) string {
+	return fmt.Sprintf("stand-%d", s.number)
 }

@@ -66,6 +66,8 @@ type session struct {
 	// changedAt is the last revision at which the session's view changed.
 	changedAt uint64
 	stands    []*logpb.Stand
+	// wish is the number of the last stand or withdrawal that took effect.
+	wish uint64
 
 	// A note of silence that stands. Without it a new registrar would wait a full
 	// TTL for a member that was silent long before.
@@ -83,6 +85,9 @@ type scope struct {
 	leader     *session // nil: vacant
 	fence      uint64
 	issuedWall int64
+	// failover is what the present holder was promised; a new declaration counts
+	// from the next election.
+	failover   logpb.ScopeSpec_Failover
 	resignedBy SessionID
 	ask        *ask
 	// vacantSince is the wall time at which it became vacant. For people.
@@ -253,7 +258,7 @@ func (s *scope) token() Token {
 		Scope: s.spec.Id, ScopeKind: s.spec.Kind, LeaderID: s.leader.member, Session: s.leader.id, Term: s.term,
 		Fence: s.fence, IssuedAtWall: s.issuedWall, Labels: s.spec.Labels,
 	}
-	if s.spec.Failover == logpb.ScopeSpec_FAILOVER_FAST {
+	if s.failover == logpb.ScopeSpec_FAILOVER_FAST {
 		t.Failover = FailoverFast
 	}
 	return t

@@ -125,12 +125,7 @@ func (g *Registry) transfer(c *logpb.Transfer, result *Result) *Error {
 }
 
 func (g *Registry) canLead(sc *scope, member string) bool {
-	for _, id := range sortedKeys(g.sessions) {
-		if s := g.sessions[id]; s.member == member && g.eligible(s, sc) {
-			return true
-		}
-	}
-	return false
+	return g.best(sc, g.sessionsOf(member)) != nil
 }
 
 func (g *Registry) cancelTransfer(c *logpb.CancelTransfer) *Error {
@@ -238,6 +233,7 @@ func (g *Registry) install(sc *scope, s *session) {
 		g.nextFence++
 	}
 	sc.issuedWall = g.entry.WallNs
+	sc.failover = sc.spec.Failover
 	if g.plants.Has(plant.ApplyReadsClock) {
 		sc.issuedWall = g.plantWall
 	}

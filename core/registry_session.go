@@ -108,6 +108,9 @@ func (g *Registry) stand(c *logpb.Stand) *Error {
 	if err != nil {
 		return err
 	}
+	if !s.wishes(c.Number) {
+		return nil
+	}
 	for _, old := range s.stands {
 		if sameSelector(old.Selector, c.Selector) {
 			old.Priority = c.Priority
@@ -122,6 +125,19 @@ func (g *Registry) stand(c *logpb.Stand) *Error {
 	return nil
 }
 
+// wishes reports whether a stand or withdrawal is newer than the last that took
+// effect, and notes it.
+func (s *session) wishes(number uint64) bool {
+	if number == 0 {
+		return true
+	}
+	if number <= s.wish {
+		return false
+	}
+	s.wish = number
+	return true
+}
+
 // stood ends a formation when enough members stand, and elects.
 func (g *Registry) stood() {
 	if g.forming && g.clusterID != "" && g.standing() >= max(g.formationMembers, 1) {
@@ -134,6 +150,9 @@ func (g *Registry) withdraw(c *logpb.Withdraw) *Error {
 	s, err := g.liveSession(c.Session)
 	if err != nil {
 		return err
+	}
+	if !s.wishes(c.Number) {
+		return nil
 	}
 	kept := s.stands[:0]
 	for _, st := range s.stands {
@@ -201,7 +220,7 @@ func (g *Registry) failOverFast(s *session) {
 	order := sortedKeys(g.sessions)
 	for _, id := range sortedKeys(s.leads) {
 		sc := s.leads[id]
-		if sc.spec.Failover != logpb.ScopeSpec_FAILOVER_FAST || sc.retiring() || g.forming {
+		if sc.failover != logpb.ScopeSpec_FAILOVER_FAST || sc.retiring() || g.forming {
 			continue
 		}
 		if best := g.best(sc, order); best != nil && !best.noted {

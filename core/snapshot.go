@@ -25,6 +25,7 @@ func (g *Registry) Snapshot() *logpb.Snapshot {
 		Cordoned: sortedKeys(g.cordoned), ReplyHorizon: g.replies.horizon, KeeperTerm: g.keeperTerm,
 		KeeperNumber: g.keeperNumber, History: slices.Clone(g.history.records), ActiveVersion: g.activeVersion,
 		FormationMembers: g.formationMembers, Forming: g.forming, Formation: g.formation, Hash: hash[:],
+		FloorRevision: g.history.floor.Revision, FloorOrdinal: g.history.floor.Ordinal,
 	}
 	for _, id := range sortedKeys(g.sessions) {
 		s.Sessions = append(s.Sessions, g.sessions[id].toProto())
@@ -47,20 +48,29 @@ func (g *Registry) Snapshot() *logpb.Snapshot {
 
 func (g *Registry) plantSnapshot(s *logpb.Snapshot) {
 	if g.plants.Has(plant.FenceMissingFromSnapshot) {
-		s.NextFence, s.Hash = 1, nil
+		s.NextFence = 1
+		g.plantRehash(s)
 	}
 	if g.plants.Has(plant.SnapshotDropsSessions) {
-		s.Sessions, s.Hash = nil, nil
+		s.Sessions = nil
 		for _, sc := range s.Scopes {
 			sc.Leader = 0
 		}
+		g.plantRehash(s)
+	}
+}
+
+func (g *Registry) plantRehash(s *logpb.Snapshot) {
+	if damaged, err := restore(s, g.maxVersion); err == nil {
+		hash := damaged.Hash()
+		s.Hash = hash[:]
 	}
 }
 
 func (s *session) toProto() *logpb.Snapshot_Session {
 	p := &logpb.Snapshot_Session{
 		Id: uint64(s.id), MemberId: s.member, Labels: s.labels, Weight: s.weight, TtlNs: s.ttl, OpenedAt: s.openedAt,
-		ChangedAt: s.changedAt, Noted: s.noted, NotedAgeNs: s.notedAge, NotedAt: s.notedAt,
+		ChangedAt: s.changedAt, Noted: s.noted, NotedAgeNs: s.notedAge, NotedAt: s.notedAt, Wish: s.wish,
 	}
 	for _, st := range s.stands {
 		p.Stands = append(p.Stands, &logpb.Stand{Session: st.Session, Selector: st.Selector, Priority: st.Priority})
@@ -71,7 +81,7 @@ func (s *session) toProto() *logpb.Snapshot_Session {
 func (s *scope) toProto() *logpb.Snapshot_Scope {
 	p := &logpb.Snapshot_Scope{
 		Spec: s.spec, Term: s.term, Fence: s.fence, IssuedWallNs: s.issuedWall, ResignedBy: uint64(s.resignedBy),
-		VacantSince: uint64(s.vacantSince),
+		VacantSince: uint64(s.vacantSince), Failover: s.failover,
 	}
 	if s.leader != nil {
 		p.Leader = uint64(s.leader.id)
@@ -91,6 +101,17 @@ func marshalSnapshot(s *logpb.Snapshot) ([]byte, error) {
 // newer than this build, or when the state does not have the hash it had when
 // the snapshot was taken.
 func Restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
+	g, err := restore(s, maxVersion)
+	if err != nil {
+		return nil, err
+	}
+	if hash := g.Hash(); !bytes.Equal(hash[:], s.Hash) {
+		return nil, fmt.Errorf("the snapshot at revision %d does not hash to what it says: it is damaged", s.Revision)
+	}
+	return g, nil
+}
+
+func restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 	if s.Format != snapshotFormat {
 		return nil, fmt.Errorf("snapshot format %d; this build reads format %d", s.Format, snapshotFormat)
 	}
@@ -128,16 +149,13 @@ func Restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 	if err := g.history.restore(s); err != nil {
 		return nil, err
 	}
-	if hash := g.Hash(); len(s.Hash) > 0 && !bytes.Equal(hash[:], s.Hash) {
-		return nil, fmt.Errorf("the snapshot at revision %d does not hash to what it says: it is damaged", s.Revision)
-	}
 	return g, nil
 }
 
 func (g *Registry) restoreSession(p *logpb.Snapshot_Session) {
 	s := &session{
 		id: SessionID(p.Id), member: p.MemberId, labels: maps.Clone(p.Labels), weight: p.Weight, ttl: p.TtlNs,
-		openedAt: p.OpenedAt, changedAt: p.ChangedAt, noted: p.Noted, notedAge: p.NotedAgeNs, notedAt: p.NotedAt,
+		openedAt: p.OpenedAt, changedAt: p.ChangedAt, noted: p.Noted, notedAge: p.NotedAgeNs, notedAt: p.NotedAt, wish: p.Wish,
 		leads: map[string]*scope{},
 	}
 	for _, st := range p.Stands {
@@ -153,7 +171,7 @@ func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
 	}
 	sc := &scope{
 		spec: p.Spec, term: p.Term, fence: p.Fence, issuedWall: p.IssuedWallNs, resignedBy: SessionID(p.ResignedBy),
-		vacantSince: int64(p.VacantSince),
+		vacantSince: int64(p.VacantSince), failover: p.Failover,
 	}
 	if p.Ask != nil {
 		sc.ask = &ask{reason: p.Ask.Reason, to: p.Ask.ToMember, correlationID: p.Ask.CorrelationId, actor: p.Ask.Actor}
@@ -176,19 +194,9 @@ func (h *History) restore(s *logpb.Snapshot) error {
 		return err
 	}
 	h.records, h.nextSeq, h.head = s.History, s.NextAuditSeq, s.AuditHead
-	if len(h.records) > 0 {
-		first := h.records[0]
-		if !bytes.Equal(h.Last().Hash, h.head) || h.Last().Seq+1 != h.nextSeq {
-			return fmt.Errorf("the snapshot's history does not end at the head it names")
-		}
-		if first.Seq > 1 {
-			h.floor = Cursor{Revision: first.Revision, Ordinal: first.Ordinal - 1}
-			if first.Ordinal == 1 {
-				h.floor = Cursor{Revision: first.Revision - 1, Ordinal: ^uint32(0)}
-			}
-		}
-	} else if h.nextSeq > 1 {
-		h.floor = Cursor{Revision: s.Revision, Ordinal: ^uint32(0)}
+	h.floor = Cursor{Revision: s.FloorRevision, Ordinal: s.FloorOrdinal}
+	if last := h.Last(); last != nil && (!bytes.Equal(last.Hash, h.head) || last.Seq+1 != h.nextSeq) {
+		return fmt.Errorf("the snapshot's history does not end at the head it names")
 	}
 	return nil
 }

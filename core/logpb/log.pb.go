@@ -929,7 +929,11 @@ type Stand struct {
 	Session  uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	Selector *Selector              `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
 	// Higher is preferred.
-	Priority      int32 `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority int32 `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Orders the stands and withdrawals of one session: one not above the last that
+	// took effect does nothing. Without it a repetition that comes late would undo
+	// what the member wished since. 0: in no order.
+	Number        uint64 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -985,12 +989,21 @@ func (x *Stand) GetPriority() int32 {
 	return 0
 }
 
+func (x *Stand) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 // Withdraw ends every stand of the session with this selector. Scopes already
 // led stay led until resigned.
 type Withdraw struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
-	Selector      *Selector              `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Session  uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Selector *Selector              `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	// See Stand.
+	Number        uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1037,6 +1050,13 @@ func (x *Withdraw) GetSelector() *Selector {
 		return x.Selector
 	}
 	return nil
+}
+
+func (x *Withdraw) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // Resign gives a grant up: on the holder's own wish, or as the acknowledgement
@@ -1835,8 +1855,11 @@ type Snapshot struct {
 	Forming          bool               `protobuf:"varint,20,opt,name=forming,proto3" json:"forming,omitempty"`
 	Formation        uint64             `protobuf:"varint,21,opt,name=formation,proto3" json:"formation,omitempty"`
 	Hash             []byte             `protobuf:"bytes,22,opt,name=hash,proto3" json:"hash,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The cursor of the newest record that history no longer holds.
+	FloorRevision uint64 `protobuf:"varint,23,opt,name=floor_revision,json=floorRevision,proto3" json:"floor_revision,omitempty"`
+	FloorOrdinal  uint32 `protobuf:"varint,24,opt,name=floor_ordinal,json=floorOrdinal,proto3" json:"floor_ordinal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
@@ -2023,19 +2046,35 @@ func (x *Snapshot) GetHash() []byte {
 	return nil
 }
 
+func (x *Snapshot) GetFloorRevision() uint64 {
+	if x != nil {
+		return x.FloorRevision
+	}
+	return 0
+}
+
+func (x *Snapshot) GetFloorOrdinal() uint32 {
+	if x != nil {
+		return x.FloorOrdinal
+	}
+	return 0
+}
+
 type Snapshot_Session struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
-	TtlNs         int64                  `protobuf:"varint,5,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
-	OpenedAt      uint64                 `protobuf:"varint,6,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
-	ChangedAt     uint64                 `protobuf:"varint,7,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
-	Stands        []*Stand               `protobuf:"bytes,8,rep,name=stands,proto3" json:"stands,omitempty"`
-	Noted         bool                   `protobuf:"varint,9,opt,name=noted,proto3" json:"noted,omitempty"`
-	NotedAgeNs    int64                  `protobuf:"varint,10,opt,name=noted_age_ns,json=notedAgeNs,proto3" json:"noted_age_ns,omitempty"`
-	NotedAt       uint64                 `protobuf:"varint,11,opt,name=noted_at,json=notedAt,proto3" json:"noted_at,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	MemberId   string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	Labels     map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Weight     uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	TtlNs      int64                  `protobuf:"varint,5,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
+	OpenedAt   uint64                 `protobuf:"varint,6,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
+	ChangedAt  uint64                 `protobuf:"varint,7,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	Stands     []*Stand               `protobuf:"bytes,8,rep,name=stands,proto3" json:"stands,omitempty"`
+	Noted      bool                   `protobuf:"varint,9,opt,name=noted,proto3" json:"noted,omitempty"`
+	NotedAgeNs int64                  `protobuf:"varint,10,opt,name=noted_age_ns,json=notedAgeNs,proto3" json:"noted_age_ns,omitempty"`
+	NotedAt    uint64                 `protobuf:"varint,11,opt,name=noted_at,json=notedAt,proto3" json:"noted_at,omitempty"`
+	// The number of the last stand or withdrawal that took effect.
+	Wish          uint64 `protobuf:"varint,12,opt,name=wish,proto3" json:"wish,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2147,6 +2186,13 @@ func (x *Snapshot_Session) GetNotedAt() uint64 {
 	return 0
 }
 
+func (x *Snapshot_Session) GetWish() uint64 {
+	if x != nil {
+		return x.Wish
+	}
+	return 0
+}
+
 type Snapshot_Scope struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Spec         *ScopeSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -2155,9 +2201,12 @@ type Snapshot_Scope struct {
 	Fence        uint64                 `protobuf:"varint,4,opt,name=fence,proto3" json:"fence,omitempty"`
 	IssuedWallNs int64                  `protobuf:"varint,5,opt,name=issued_wall_ns,json=issuedWallNs,proto3" json:"issued_wall_ns,omitempty"`
 	// The session that resigned it last, elected again only if alone.
-	ResignedBy    uint64        `protobuf:"varint,6,opt,name=resigned_by,json=resignedBy,proto3" json:"resigned_by,omitempty"`
-	Ask           *Snapshot_Ask `protobuf:"bytes,7,opt,name=ask,proto3" json:"ask,omitempty"`
-	VacantSince   uint64        `protobuf:"varint,8,opt,name=vacant_since,json=vacantSince,proto3" json:"vacant_since,omitempty"`
+	ResignedBy  uint64        `protobuf:"varint,6,opt,name=resigned_by,json=resignedBy,proto3" json:"resigned_by,omitempty"`
+	Ask         *Snapshot_Ask `protobuf:"bytes,7,opt,name=ask,proto3" json:"ask,omitempty"`
+	VacantSince uint64        `protobuf:"varint,8,opt,name=vacant_since,json=vacantSince,proto3" json:"vacant_since,omitempty"`
+	// How the present leadership fails over. Without it a scope declared anew as
+	// FAST would be taken from a holder that was promised a lease.
+	Failover      ScopeSpec_Failover `protobuf:"varint,9,opt,name=failover,proto3,enum=omnirelay.leadership.log.v1.ScopeSpec_Failover" json:"failover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2246,6 +2295,13 @@ func (x *Snapshot_Scope) GetVacantSince() uint64 {
 		return x.VacantSince
 	}
 	return 0
+}
+
+func (x *Snapshot_Scope) GetFailover() ScopeSpec_Failover {
+	if x != nil {
+		return x.Failover
+	}
+	return ScopeSpec_FAILOVER_UNSPECIFIED
 }
 
 type Snapshot_Ask struct {
@@ -2447,14 +2503,16 @@ const file_log_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v21.omnirelay.leadership.log.v1.Selector.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
 	"\x05Stand\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12A\n" +
 	"\bselector\x18\x02 \x01(\v2%.omnirelay.leadership.log.v1.SelectorR\bselector\x12\x1a\n" +
-	"\bpriority\x18\x03 \x01(\x05R\bpriority\"g\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\"\x7f\n" +
 	"\bWithdraw\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12A\n" +
-	"\bselector\x18\x02 \x01(\v2%.omnirelay.leadership.log.v1.SelectorR\bselector\"N\n" +
+	"\bselector\x18\x02 \x01(\v2%.omnirelay.leadership.log.v1.SelectorR\bselector\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\"N\n" +
 	"\x06Resign\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
@@ -2520,7 +2578,7 @@ const file_log_proto_rawDesc = "" +
 	"\x04hash\x18\x12 \x01(\fR\x04hash\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe7\x0e\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x10\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -2548,7 +2606,9 @@ const file_log_proto_rawDesc = "" +
 	"\x11formation_members\x18\x13 \x01(\rR\x10formationMembers\x12\x18\n" +
 	"\aforming\x18\x14 \x01(\bR\aforming\x12\x1c\n" +
 	"\tformation\x18\x15 \x01(\x04R\tformation\x12\x12\n" +
-	"\x04hash\x18\x16 \x01(\fR\x04hash\x1a\xbe\x03\n" +
+	"\x04hash\x18\x16 \x01(\fR\x04hash\x12%\n" +
+	"\x0efloor_revision\x18\x17 \x01(\x04R\rfloorRevision\x12#\n" +
+	"\rfloor_ordinal\x18\x18 \x01(\rR\ffloorOrdinal\x1a\xd2\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12Q\n" +
@@ -2563,10 +2623,11 @@ const file_log_proto_rawDesc = "" +
 	"\fnoted_age_ns\x18\n" +
 	" \x01(\x03R\n" +
 	"notedAgeNs\x12\x19\n" +
-	"\bnoted_at\x18\v \x01(\x04R\anotedAt\x1a9\n" +
+	"\bnoted_at\x18\v \x01(\x04R\anotedAt\x12\x12\n" +
+	"\x04wish\x18\f \x01(\x04R\x04wish\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\xac\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\xf9\x02\n" +
 	"\x05Scope\x12:\n" +
 	"\x04spec\x18\x01 \x01(\v2&.omnirelay.leadership.log.v1.ScopeSpecR\x04spec\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
@@ -2576,7 +2637,8 @@ const file_log_proto_rawDesc = "" +
 	"\vresigned_by\x18\x06 \x01(\x04R\n" +
 	"resignedBy\x12;\n" +
 	"\x03ask\x18\a \x01(\v2).omnirelay.leadership.log.v1.Snapshot.AskR\x03ask\x12!\n" +
-	"\fvacant_since\x18\b \x01(\x04R\vvacantSince\x1aw\n" +
+	"\fvacant_since\x18\b \x01(\x04R\vvacantSince\x12K\n" +
+	"\bfailover\x18\t \x01(\x0e2/.omnirelay.leadership.log.v1.ScopeSpec.FailoverR\bfailover\x1aw\n" +
 	"\x03Ask\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1b\n" +
 	"\tto_member\x18\x02 \x01(\tR\btoMember\x12%\n" +
@@ -2673,12 +2735,13 @@ var file_log_proto_depIdxs = []int32{
 	10, // 32: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
 	15, // 33: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
 	30, // 34: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
-	21, // 35: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	1,  // 35: omnirelay.leadership.log.v1.Snapshot.Scope.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
+	21, // 36: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
