@@ -34,7 +34,7 @@ func (st *site) connect(h2 bool, query, lastID string) *reader {
 
 func (r *reader) open(c *http.Client, query string) {
 	r.site.t.Helper()
-	ctx, stop := context.WithTimeout(r.site.t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(r.site.t.Context(), time.Minute)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.site.url+"/control/events/leadership"+query, nil)
 	if err != nil {
 		r.site.t.Fatal(err)
@@ -208,6 +208,25 @@ func TestSilentStreamGetsComments(t *testing.T) {
 		if r.lines.Text() == ": alive" {
 			alive++
 		}
+	}
+}
+
+// The deadline of one write must not end a stream that is silent after it.
+func TestSilenceOutlastsTheWriteDeadline(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		st := newSite(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 50*time.Millisecond, 200*time.Millisecond })
+		r := st.connect(h2, "", "")
+		r.want(t, "OBSERVED snapshot-end")
+		for alive := 0; alive < 2; { // each heartbeat lies behind the deadline of the write before
+			if !r.lines.Scan() {
+				t.Fatalf("HTTP/2 %v: the stream ended: %v", h2, r.lines.Err())
+			}
+			if r.lines.Text() == ": alive" {
+				alive++
+			}
+		}
+		st.node.Declare("late")
+		r.want(t, "SCOPE_DECLARED late")
 	}
 }
 
