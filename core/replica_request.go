@@ -209,7 +209,7 @@ func (r *Replica) propose(wall int64) {
 		n := batchLength(r.requests.queue)
 		batch := r.requests.queue[:n]
 		r.requests.queue = r.requests.queue[n:]
-		data, err := proto.Marshal(&logpb.Entry{Proposer: uint64(r.cfg.ID), WallNs: wall, Commands: batch})
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&logpb.Entry{Proposer: uint64(r.cfg.ID), WallNs: wall, Commands: batch})
 		if err == nil {
 			err = r.node.Propose(data)
 		}
