@@ -49,6 +49,8 @@ func newChecks(w *World, stopAt check.Property) *checks {
 		c.exclusive = check.NewExclusiveLease(report)
 		c.holder = check.NewHolderIsLeader(report)
 		c.resurrection = check.NewNoResurrection(report)
+	}
+	if !w.scenario.Clocks.Beyond && !w.scenario.SafetyOnly {
 		c.bounded = check.NewBoundedExpiry(report, w.scenario.Epsilon, expirySlack)
 		c.sla = check.NewElectionSLA(report, core.DefaultMaxElectionWindow)
 	}
@@ -222,9 +224,27 @@ func (w *World) changeLeaders(tokens []core.Token) {
 	}
 	had := ref.leaders
 	ref.leaders = leaders
+	for i := range tokens {
+		if tokens[i].Fence != had[tokens[i].Scope].Fence {
+			w.elected(tokens[i])
+		}
+	}
 	for _, scope := range sortedTokens(had) {
 		if now := leaders[scope]; now.Fence != had[scope].Fence || now.Session != had[scope].Session {
 			w.compareBeliefs(scope)
+		}
+	}
+}
+
+// elected lets a member now and then decline a scope before it was told of it, as
+// one does that heard of its election from elsewhere.
+func (w *World) elected(t core.Token) {
+	if w.nemesis.over || w.workload.rng.IntN(25) > 0 {
+		return
+	}
+	for _, m := range w.members {
+		if m.up && m.session == t.Session {
+			m.act(func(core.Time) { m.app.giveUp(t) })
 		}
 	}
 }
@@ -333,8 +353,14 @@ func (c *checks) answered(at int64, requestID string, r *core.Result) {
 	}
 }
 
-// halted is called when a replica stopped by itself.
+// halted is called when a replica stopped by itself. If it could not apply an
+// entry that another replica has in another form, they disagree.
 func (w *World) halted(r *replica, err error) {
+	if r.core != nil {
+		if e := r.disk.entry(r.core.Registry().Revision() + 1); e != nil && w.checks.chronicle.Has(e.GetIndex()) {
+			w.checks.agreement.Applied(w.now, r.id, e)
+		}
+	}
 	w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: r.name + " halted: " + err.Error()})
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/omnirelay/leadership/core"
 )
@@ -106,7 +105,3 @@ func (c *conn) replicaDied() {
 func sortedConns(conns map[core.ConnID]*conn) []*conn {
 	return slices.SortedFunc(maps.Values(conns), func(a, b *conn) int { return cmp.Compare(a.id, b.id) })
 }
-
-// reconnectAfter is how long a member waits for any word before it tries another
-// replica.
-func reconnectAfter(ttl time.Duration) time.Duration { return ttl * 2 / 5 }

@@ -51,6 +51,10 @@ func (d *disk) Persist(b core.Batch) error {
 	sync := d.syncMin + time.Duration(d.rng.Int64N(int64(d.syncMax-d.syncMin)+1))
 	d.inFlight = &b
 	d.process.sleep(sync * 3 / 4)
+	if d.w.nemesis.crashAtVote(d, &b) {
+		d.w.tracef(d.process.name, "crashes before its vote is durable")
+		panic(crashed{})
+	}
 	d.inFlight = nil
 	d.apply(&b)
 	d.process.sleep(sync / 4)

@@ -154,7 +154,7 @@ func (m *member) noteKeepalives(now core.Time, messages []core.MemberMessage) {
 
 // watchConnection tries another replica when this one is silent.
 func (m *member) watchConnection() {
-	if m.w.now-m.heardAt > int64(reconnectAfter(m.w.scenario.TTL.D())) {
+	if m.w.now-m.heardAt > int64(m.w.scenario.Patience) {
 		m.reconnect()
 	}
 }
@@ -164,7 +164,7 @@ func (m *member) nextTurn() int64 {
 	if len(m.inbox) > 0 {
 		return soon
 	}
-	due := m.heardAt + int64(reconnectAfter(m.w.scenario.TTL.D())) + 1
+	due := m.heardAt + int64(m.w.scenario.Patience) + 1
 	if at := m.clock.when(m.core.Deadline()); at != never {
 		due = min(due, at+m.rng.Int64N(int64(time.Millisecond)))
 	}

@@ -15,6 +15,7 @@ type nemesis struct {
 	rng  *rand.Rand
 	over bool // the quiet part has begun
 	undo []func()
+	ambushes
 }
 
 func newNemesis(w *World, rng *rand.Rand) *nemesis { return &nemesis{w: w, rng: rng} }
@@ -26,27 +27,35 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"all-crash":             (*nemesis).crashAll,
 	"replica-pause":         (*nemesis).pauseReplica,
 	"replica-stalls":        func(n *nemesis, d time.Duration) { r := n.anyReplica(); n.stall(&r.process, &r.slow, d) },
-	"replica-reboot":        func(n *nemesis, _ time.Duration) { n.reboot(n.anyReplica()) },
-	"isolate-registrar":     func(n *nemesis, d time.Duration) { n.isolate(n.registrar(), d) },
-	"isolate-replica":       func(n *nemesis, d time.Duration) { n.isolate(n.anyReplica(), d) },
-	"one-way-registrar":     func(n *nemesis, d time.Duration) { n.oneWay(n.registrar(), d, n.rng.IntN(2) == 0) },
-	"deaf-registrar":        func(n *nemesis, d time.Duration) { n.oneWay(n.registrar(), d, true) },
-	"one-way-link":          (*nemesis).oneWayLink,
-	"split":                 (*nemesis).split,
-	"lagging-replica":       (*nemesis).lag,
-	"isolate-member":        (*nemesis).isolateMember,
-	"member-one-replica":    (*nemesis).leaveOneReplica,
-	"member-crash":          (*nemesis).crashMember,
-	"member-pause":          (*nemesis).pauseMember,
-	"member-stalls":         func(n *nemesis, d time.Duration) { m := n.anyMember(); n.stall(&m.process, &m.slow, d) },
-	"storm":                 (*nemesis).storm,
-	"slow-disk":             func(n *nemesis, d time.Duration) { n.slowDisk(n.anyReplica(), d) },
-	"slow-registrar-disk":   func(n *nemesis, d time.Duration) { n.slowDisk(n.registrar(), d) },
-	"disk-error":            func(n *nemesis, _ time.Duration) { n.anyReplica().disk.failNext = true },
-	"resource-restart":      func(n *nemesis, d time.Duration) { n.w.resources[n.rng.IntN(len(n.w.resources))].restart(d) },
-	"clock-rate":            (*nemesis).bendClock,
-	"wall-jump":             func(n *nemesis, _ time.Duration) { n.anyReplica().wall = n.rng.Int64N(int64(48 * time.Hour)) },
-	"hand-over":             func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
+	"registrar-stalls": func(n *nemesis, d time.Duration) {
+		r := n.registrar()
+		n.stallBy(&r.process, &r.slow, d, 12, 350*ms)
+	},
+	"replica-reboot":         func(n *nemesis, _ time.Duration) { n.reboot(n.anyReplica()) },
+	"isolate-registrar":      func(n *nemesis, d time.Duration) { n.isolate(n.registrar(), d) },
+	"isolate-replica":        func(n *nemesis, d time.Duration) { n.isolate(n.anyReplica(), d) },
+	"one-way-registrar":      func(n *nemesis, d time.Duration) { n.oneWay(n.registrar(), d, n.rng.IntN(2) == 0) },
+	"deaf-registrar":         func(n *nemesis, d time.Duration) { n.oneWay(n.registrar(), d, true) },
+	"one-way-link":           (*nemesis).oneWayLink,
+	"split":                  (*nemesis).split,
+	"lagging-replica":        (*nemesis).lag,
+	"isolate-member":         (*nemesis).isolateMember,
+	"member-one-replica":     (*nemesis).leaveOneReplica,
+	"member-crash":           (*nemesis).crashMember,
+	"member-pause":           (*nemesis).pauseMember,
+	"member-stalls":          func(n *nemesis, d time.Duration) { m := n.anyMember(); n.stall(&m.process, &m.slow, d) },
+	"storm":                  (*nemesis).storm,
+	"slow-disk":              func(n *nemesis, d time.Duration) { n.slowDisk(n.anyReplica(), d) },
+	"slow-registrar-disk":    func(n *nemesis, d time.Duration) { n.slowDisk(n.registrar(), d) },
+	"disk-error":             func(n *nemesis, _ time.Duration) { n.anyReplica().disk.failNext = true },
+	"resource-restart":       func(n *nemesis, d time.Duration) { n.w.resources[n.rng.IntN(len(n.w.resources))].restart(d) },
+	"clock-rate":             (*nemesis).bendClock,
+	"wall-jump":              func(n *nemesis, _ time.Duration) { n.anyReplica().wall = n.rng.Int64N(int64(48 * time.Hour)) },
+	"black-hole":             func(n *nemesis, d time.Duration) { n.blackHole(n.registrar(), d) },
+	"black-hole-at-decision": func(n *nemesis, d time.Duration) { n.atDecision = d },
+	"pause-at-check":         func(n *nemesis, d time.Duration) { n.atCheck = d },
+	"crash-at-vote":          func(n *nemesis, _ time.Duration) { n.atVote = true },
+	"hand-over":              func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
 }
 
 // Faults lists the names of all faults.
@@ -102,6 +111,7 @@ func (n *nemesis) quiet() {
 		undo()
 	}
 	n.undo = nil
+	n.ambushes = ambushes{}
 	for _, r := range n.w.replicas {
 		r.crashAfter, r.disk.failNext = 0, false
 	}
@@ -111,6 +121,10 @@ func (n *nemesis) quiet() {
 func (n *nemesis) downtime() time.Duration {
 	if n.over {
 		return 200 * ms
+	}
+	if n.hasty {
+		n.hasty = false
+		return time.Duration(1+n.rng.IntN(60)) * ms
 	}
 	if n.rng.IntN(3) == 0 {
 		return time.Duration(n.rng.Int64N(int64(5 * sec)))
@@ -184,9 +198,13 @@ func (n *nemesis) left() time.Duration {
 
 // stall makes a process wait at one in a few of its port calls.
 func (n *nemesis) stall(p *process, slow *int, d time.Duration) {
+	n.stallBy(p, slow, d, 3+n.rng.IntN(60), []time.Duration{20 * ms, 300 * ms, 3 * sec}[n.rng.IntN(3)])
+}
+
+// stallBy makes one in so many port calls wait, for up to longest.
+func (n *nemesis) stallBy(p *process, slow *int, d time.Duration, oneIn int, longest time.Duration) {
 	*slow++
-	p.stallOneIn = 3 + n.rng.IntN(60)
-	p.stallMax = []time.Duration{20 * ms, 300 * ms, 3 * sec}[n.rng.IntN(3)]
+	p.stallOneIn, p.stallMax = oneIn, longest
 	n.w.tracef(p.name, "stalls at one in %d port calls for up to %v", p.stallOneIn, p.stallMax)
 	n.lasting(d, func() {
 		*slow--
@@ -222,19 +240,34 @@ func bothWays(a, b endpoint) [][2]endpoint { return [][2]endpoint{{a, b}, {b, a}
 
 // isolate cuts a replica from the other replicas, and sometimes from the members.
 func (n *nemesis) isolate(r *replica, d time.Duration) {
-	n.w.tracef(r.name, "is cut off for %v", d)
-	var links [][2]endpoint
+	if n.rng.IntN(2) == 0 {
+		n.isolateAmongReplicas(r, d)
+		return
+	}
+	n.w.tracef(r.name, "is cut off from everything for %v", d)
+	n.cutLinks(append(n.linksAmongReplicas(r), n.linksToMembers(r)...), d)
+}
+
+// isolateAmongReplicas cuts a replica from the others; its members still reach it.
+func (n *nemesis) isolateAmongReplicas(r *replica, d time.Duration) {
+	n.w.tracef(r.name, "is cut off from the other replicas for %v", d)
+	n.cutLinks(n.linksAmongReplicas(r), d)
+}
+
+func (n *nemesis) linksAmongReplicas(r *replica) (links [][2]endpoint) {
 	for _, o := range n.w.replicas {
 		if o != r {
 			links = append(links, bothWays(r.at, o.at)...)
 		}
 	}
-	if n.rng.IntN(2) == 0 {
-		for _, m := range n.w.members {
-			links = append(links, bothWays(r.at, m.at)...)
-		}
+	return links
+}
+
+func (n *nemesis) linksToMembers(r *replica) (links [][2]endpoint) {
+	for _, m := range n.w.members {
+		links = append(links, bothWays(r.at, m.at)...)
 	}
-	n.cutLinks(links, d)
+	return links
 }
 
 // oneWay cuts all that a replica hears, or all that it says, among replicas.

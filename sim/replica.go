@@ -158,7 +158,7 @@ func (r *replica) sendMessage(m *core.Message) {
 	if m.Ack != nil {
 		r.w.checks.acknowledged(r.w.now, m.Ack.Session, m.Ack.Number)
 	}
-	if m.To == 0 || int(m.To) > len(r.w.replicas) {
+	if m.To == 0 || int(m.To) > len(r.w.replicas) || r.w.nemesis.intercept(r, m) {
 		return
 	}
 	to, msg := r.w.replicas[m.To-1], *m

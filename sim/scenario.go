@@ -39,6 +39,7 @@ type Scenario struct {
 	Duration, Quiet Duration
 
 	TTL               Duration
+	Patience          Duration // how long a member waits for any word before it tries another replica
 	Epsilon           core.Epsilon
 	FormationMembers  int
 	SnapshotEntries   uint64
@@ -54,6 +55,8 @@ type Scenario struct {
 
 	// vary lets a scenario differ by seed.
 	vary func(s *Scenario, rng *rand.Rand)
+	// safetyOnly: the network or the disks are too slow for the bounds of liveness.
+	SafetyOnly bool
 }
 
 // Clocks says how the clocks of processes go.
@@ -104,7 +107,7 @@ func baseline(name, about string) Scenario {
 		Name: name, About: about,
 		Replicas: 3, Members: 4, Scopes: 12, Resources: 2, Subscribers: 2,
 		Duration: Duration(time.Minute), Quiet: Duration(15 * time.Second),
-		TTL: Duration(core.DefaultTTL), Epsilon: core.DefaultEpsilon, FormationMembers: 2,
+		TTL: Duration(core.DefaultTTL), Patience: Duration(800 * ms), Epsilon: core.DefaultEpsilon, FormationMembers: 2,
 		Clocks:  Clocks{MaxPPM: 9_900},
 		Network: Quality{DelayMin: 200 * time.Microsecond, DelayMax: 3 * time.Millisecond},
 		SyncMin: Duration(200 * time.Microsecond), SyncMax: Duration(5 * time.Millisecond),
@@ -130,6 +133,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
+		contestedElections(), lateDecisions(), deposedRegistrar(), stalledReceipts(),
 	}
 }
 
@@ -402,5 +406,55 @@ func stalls() Scenario {
 		fault("isolate-member", 6*sec, 500*ms, 3*sec),
 	}
 	s.Network.Late, s.Network.LateMax = 10, 4*sec
+	return s
+}
+
+func contestedElections() Scenario {
+	s := baseline("contested-elections", "slow links, so that several stand at once, and voters that die as they vote")
+	s.SafetyOnly = true
+	s.Network = Quality{DelayMin: 5 * ms, DelayMax: 150 * ms, Duplicate: 30, Late: 200, LateMax: 800 * ms}
+	s.SyncMin, s.SyncMax = Duration(5*ms), Duration(80*ms)
+	s.Faults = []FaultRate{
+		fault("isolate-registrar", 3*sec, 800*ms, 1500*ms),
+		fault("replica-crash", 6*sec, 0, 0),
+		fault("crash-at-vote", 500*ms, 0, 0),
+	}
+	return s
+}
+
+func lateDecisions() Scenario {
+	s := baseline("late-decisions", "what a keeper decides is proposed and not committed while its members come back, and then its office ends")
+	s.Members = 6
+	s.Faults = []FaultRate{
+		fault("black-hole-at-decision", 1500*ms, 50*ms, 1500*ms),
+		fault("black-hole", 5*sec, 300*ms, 2500*ms),
+		fault("isolate-registrar", 8*sec, 300*ms, 2*sec),
+		fault("hand-over", 6*sec, 0, 0),
+		fault("member-pause", 700*ms, 800*ms, 2600*ms),
+	}
+	return s
+}
+
+func deposedRegistrar() Scenario {
+	s := baseline("deposed-registrar", "a registrar is deposed and does not know, while members keep to it")
+	s.Patience = Duration(5 * sec)
+	s.SafetyOnly = true
+	s.Members = 6
+	s.Faults = []FaultRate{
+		fault("pause-at-check", 4*sec, 700*ms, 2*sec),
+		fault("isolate-registrar", 9*sec, 300*ms, 2*sec),
+		fault("member-one-replica", 2*sec, 1*sec, 4*sec),
+	}
+	return s
+}
+
+func stalledReceipts() Scenario {
+	s := baseline("stalled-receipts", "registrars that stall between taking their inbox and reading the clock, and members that die meanwhile")
+	s.Members = 8
+	s.Faults = []FaultRate{
+		fault("registrar-stalls", 1500*ms, 1*sec, 3*sec),
+		fault("member-crash", 700*ms, 0, 0),
+		fault("isolate-member", 1500*ms, 2500*ms, 3500*ms),
+	}
 	return s
 }

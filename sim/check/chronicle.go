@@ -39,6 +39,9 @@ func (h *Chronicle) enter(e *raftpb.Entry) *raftpb.Entry {
 	return nil
 }
 
+// Has reports whether some replica applied an entry at index.
+func (h *Chronicle) Has(index uint64) bool { return h.entries[index] != nil }
+
 // Commands returns the commands of the entry at index, nil when it is unknown.
 func (h *Chronicle) Commands(index uint64) []*logpb.Command {
 	if d := h.decoded[index]; d != nil {
