@@ -228,8 +228,10 @@ func TestFileLimitsAndAbsence(t *testing.T) {
 	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
 	}
-	if _, got := load(""); !strings.Contains(got, "there are no settings") {
-		t.Errorf("empty file: %q", got)
+	for text, want := range map[string]string{"": "there are no settings", "text": "the file is plain text", "[a]": "a list does not fit", "~": "has no value"} {
+		if _, got := load(text); !strings.Contains(got, want) {
+			t.Errorf("the file %q: %q, want %q", text, got, want)
+		}
 	}
 }
 

@@ -34,7 +34,10 @@ func readDocument(data []byte, t reflect.Type) (map[string]any, *document) {
 	if !ok {
 		return nil, d
 	}
-	values, _ := d.value(root, t, "").(map[string]any)
+	values, isMapping := d.value(root, t, "").(map[string]any)
+	if !isMapping && len(d.problems) == 0 {
+		d.problem(root.Line, "", "the file is plain text, no settings", "start with mesh: and leadership: below it")
+	}
 	return values, d
 }
 
