@@ -36,6 +36,8 @@ type Keeper struct {
 	late  []*logpb.KeeperDecision // plant NoteAfterCancel
 	dirty bool
 	next  Time
+	// pausedUntil: the log took nothing, so nothing is decided before.
+	pausedUntil Time
 }
 
 // tended is one session in the light of one office.
@@ -87,7 +89,7 @@ type keeperAck struct {
 }
 
 func newKeeper(e Epsilon, p plant.Set) *Keeper {
-	return &Keeper{epsilon: e, plants: p, sessions: map[SessionID]*tended{}, next: Never}
+	return &Keeper{epsilon: e, plants: p, sessions: map[SessionID]*tended{}, next: Never, pausedUntil: minTime}
 }
 
 // Begin starts an office. Its first entry is not applied yet: nothing is
@@ -297,7 +299,7 @@ func (k *Keeper) TakeAcks() []keeperAck {
 // Tick decides what is due: expiries, notes and cancels, to be proposed in this
 // order, in this term, and by nobody else.
 func (k *Keeper) Tick(now Time) []*logpb.KeeperDecision {
-	if !k.open || (!k.dirty && now < k.next) {
+	if !k.open || now < k.pausedUntil || (!k.dirty && now < k.next) {
 		return nil
 	}
 	var due []*logpb.KeeperDecision
@@ -375,7 +377,8 @@ func (k *Keeper) Dropped(now Time, d *logpb.KeeperDecision) {
 	if t == nil || d.Term != k.term {
 		return
 	}
-	k.next = min(k.next, now.Add(KeepaliveInterval(t.ttl)/4))
+	k.pausedUntil = now.Add(KeepaliveInterval(t.ttl) / 4)
+	k.dirty = true
 	switch d.Number {
 	case t.expirePending:
 		t.expirePending = 0
@@ -421,9 +424,9 @@ func (k *Keeper) Deadline(now Time) Time {
 	case !k.open:
 		return Never
 	case k.dirty:
-		return now
+		return max(now, k.pausedUntil)
 	}
-	return k.next
+	return max(k.next, k.pausedUntil)
 }
 
 // plantReorder holds every note back until a cancel of the same session follows.

@@ -1,8 +1,10 @@
 package core
 
 import (
+	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"testing"
 	"time"
 
@@ -11,6 +13,17 @@ import (
 
 	"github.com/omnirelay/leadership/core/logpb"
 )
+
+// TestMain draws more cases than rapid does of itself, unless told how many.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && !testing.Short() {
+		if err := checks.Value.Set("600"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // registryMachine feeds random entries to a registry that is restored from its
 // snapshot now and then, to one that never is, and to the naive twin.
@@ -31,12 +44,15 @@ type registryMachine struct {
 
 func TestRegistryAgreesWithItsTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		limit := rapid.IntRange(1, 12).Draw(t, "replies kept")
+		limit := rapid.IntRange(2, 40).Draw(t, "replies kept")
 		m := &registryMachine{
 			g: NewRegistry(0), steady: NewRegistry(0), twin: newTwin(limit), term: 1,
 			leaders: map[string]*Record{}, terms: map[string]uint64{},
 		}
 		m.g.replies.limit, m.steady.replies.limit = limit, limit
+		records := rapid.IntRange(1, 20).Draw(t, "records kept")
+		m.g.history.limit, m.steady.history.limit = records, records
+		m.begin(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"":         m.check,
 			"entry":    m.entry,
@@ -65,16 +81,20 @@ func someSelector(t *rapid.T) *logpb.Selector {
 }
 
 func (m *registryMachine) command(t *rapid.T) *logpb.Command {
+	return m.commandOf(t, rapid.SampledFrom([]string{
+		"bootstrap", "announce", "open", "open", "open", "close", "stand", "stand", "stand", "withdraw", "resign", "resign", "resign",
+		"transfer", "transfer", "transfer", "cancel", "declare", "declare", "retire", "cordon", "uncordon", "form", "keeper", "keeper", "keeper", "read",
+	}).Draw(t, "command"))
+}
+
+func (m *registryMachine) commandOf(t *rapid.T, kind string) *logpb.Command {
 	c := &logpb.Command{Base: m.g.revision}
 	m.requests++
 	c.RequestId = fmt.Sprint("r", m.requests)
-	if oftenFalse.Draw(t, "older base") {
+	if rapid.IntRange(0, 9).Draw(t, "older base") == 9 {
 		c.Base = rapid.Uint64Range(0, m.g.revision).Draw(t, "base")
 	}
-	switch rapid.SampledFrom([]string{
-		"bootstrap", "announce", "open", "open", "open", "close", "stand", "stand", "stand", "withdraw", "resign", "resign", "resign",
-		"transfer", "transfer", "transfer", "cancel", "declare", "declare", "retire", "cordon", "uncordon", "form", "keeper", "keeper", "keeper", "read",
-	}).Draw(t, "command") {
+	switch kind {
 	case "bootstrap":
 		c.Kind = &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "c", Voters: []uint64{1, 2}, FormationMembers: rapid.Uint32Range(0, 3).Draw(t, "formation")}}
 	case "announce":
@@ -91,9 +111,9 @@ func (m *registryMachine) command(t *rapid.T) *logpb.Command {
 	case "close":
 		c.Kind = &logpb.Command_CloseSession{CloseSession: &logpb.CloseSession{Session: m.someSession(t)}}
 	case "stand":
-		c.Kind = &logpb.Command_Stand{Stand: &logpb.Stand{Session: m.someSession(t), Selector: someSelector(t), Priority: rapid.Int32Range(-1, 1).Draw(t, "priority")}}
+		c.Kind = &logpb.Command_Stand{Stand: &logpb.Stand{Session: m.someSession(t), Selector: someSelector(t), Priority: rapid.Int32Range(-1, 1).Draw(t, "priority"), Number: rapid.Uint64Range(0, 4).Draw(t, "wish")}}
 	case "withdraw":
-		c.Kind = &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: m.someSession(t), Selector: someSelector(t)}}
+		c.Kind = &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: m.someSession(t), Selector: someSelector(t), Number: rapid.Uint64Range(0, 4).Draw(t, "wish")}}
 	case "resign":
 		c.Kind = &logpb.Command_Resign{Resign: m.someResignation(t)}
 	case "transfer":
@@ -125,8 +145,14 @@ func (m *registryMachine) command(t *rapid.T) *logpb.Command {
 	return c
 }
 
-// someResignation is of a real leader two times out of three.
+// someResignation is of a real leader two times out of three, and of one that was
+// asked if there is any.
 func (m *registryMachine) someResignation(t *rapid.T) *logpb.Resign {
+	for _, sc := range m.g.Scopes() {
+		if sc.Ask != nil && rapid.Bool().Draw(t, "asked") {
+			return &logpb.Resign{Session: uint64(sc.Leader.Session), Scope: sc.Spec.Id, Fence: sc.Leader.Fence}
+		}
+	}
 	if tokens := m.g.Tokens(); len(tokens) > 0 && !oftenFalse.Draw(t, "void") {
 		tok := rapid.SampledFrom(tokens).Draw(t, "token")
 		return &logpb.Resign{Session: uint64(tok.Session), Scope: tok.Scope, Fence: tok.Fence}
@@ -164,6 +190,23 @@ func (m *registryMachine) someDecision(t *rapid.T) *logpb.KeeperDecision {
 	return k
 }
 
+// begin starts most cases with a registry in use: members that stand, scopes that
+// are led.
+func (m *registryMachine) begin(t *rapid.T) {
+	if oftenFalse.Draw(t, "from nothing") {
+		return
+	}
+	var commands []*logpb.Command
+	for _, kind := range []string{"bootstrap", "declare", "declare", "open", "open", "open", "stand", "stand", "stand"} {
+		c := m.commandOf(t, kind)
+		if st := c.GetStand(); st != nil {
+			st.Session, st.Selector = uint64(len(commands)-5), &logpb.Selector{}
+		}
+		commands = append(commands, c)
+	}
+	m.apply(t, commands)
+}
+
 func (m *registryMachine) entry(t *rapid.T) {
 	var commands []*logpb.Command
 	for range rapid.IntRange(0, 4).Draw(t, "commands") {
@@ -193,7 +236,7 @@ func (m *registryMachine) snapshot(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	restored.replies.limit = m.g.replies.limit
+	restored.replies.limit, restored.history.limit = m.g.replies.limit, m.g.history.limit
 	m.g = restored
 }
 
@@ -320,6 +363,7 @@ func (m *registryMachine) checkVacancies(t *rapid.T) {
 func TestRebalanceComesToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &registryMachine{g: NewRegistry(0), steady: NewRegistry(0), twin: newTwin(MaxReplies), term: 1, leaders: map[string]*Record{}, terms: map[string]uint64{}}
+		m.begin(t)
 		for range rapid.IntRange(1, 12).Draw(t, "entries") {
 			m.entry(t)
 		}

@@ -38,6 +38,7 @@ type twinSession struct {
 	stands []*logpb.Stand
 	noted  bool
 	age    int64
+	wish   uint64
 }
 
 type twinScope struct {
@@ -47,6 +48,7 @@ type twinScope struct {
 	fence      uint64
 	resignedBy uint64
 	ask        *Ask
+	fast       bool // what the holder was promised
 }
 
 type twinReply struct {
@@ -108,7 +110,7 @@ func (w *twin) decide(k *logpb.KeeperDecision, term uint64) {
 	case logpb.KeeperDecision_KIND_NOTE:
 		s.noted, s.age = true, k.AgeNs
 		for _, sc := range w.scopes {
-			if sc.leader == s.id && sc.spec.Failover == logpb.ScopeSpec_FAILOVER_FAST && !sc.retiring() && !w.forming {
+			if sc.leader == s.id && sc.fast && !sc.retiring() && !w.forming {
 				if best := w.ranked(sc); len(best) > 0 && !best[0].noted {
 					sc.leader, sc.ask = 0, nil
 					w.elect(sc, best[0])
@@ -266,7 +268,19 @@ func (w *twin) reform() {
 	}
 }
 
+// late reports whether a wish comes after a newer one took effect.
+func (s *twinSession) late(number uint64) bool {
+	if number != 0 && number <= s.wish {
+		return true
+	}
+	s.wish = max(s.wish, number)
+	return false
+}
+
 func (w *twin) stand(s *twinSession, st *logpb.Stand) {
+	if s.late(st.Number) {
+		return
+	}
 	for i, old := range s.stands {
 		if sameSelector(old.Selector, st.Selector) {
 			s.stands[i] = st
@@ -286,6 +300,9 @@ func (w *twin) stood() {
 
 func (w *twin) withdraw(c *logpb.Withdraw) (r twinResult) {
 	code := w.withSession(c.Session, func(s *twinSession) {
+		if s.late(c.Number) {
+			return
+		}
 		n := len(s.stands)
 		s.stands = slices.DeleteFunc(s.stands, func(st *logpb.Stand) bool { return sameSelector(st.Selector, c.Selector) })
 		if len(s.stands) == n {
@@ -314,8 +331,8 @@ func (w *twin) resign(c *logpb.Resign) twinResult {
 		return twinResult{}
 	}
 	if asked != nil && asked.To != "" && !w.forming {
-		for _, s := range w.sessions {
-			if s.member == asked.To && w.eligible(s, sc) {
+		for _, s := range w.ranked(sc) {
+			if s.member == asked.To {
 				w.elect(sc, s)
 				break
 			}
@@ -439,7 +456,7 @@ func (w *twin) elect(sc *twinScope, s *twinSession) {
 		sc.resignedBy = 0
 	}
 	sc.term++
-	sc.leader, sc.fence = s.id, w.nextFence
+	sc.leader, sc.fence, sc.fast = s.id, w.nextFence, sc.spec.Failover == logpb.ScopeSpec_FAILOVER_FAST
 	w.nextFence++
 }
 
@@ -488,7 +505,7 @@ func (w *twin) ranked(sc *twinScope) []*twinSession {
 			cmp.Compare(pb, pa),
 			cmp.Compare((w.led(a)+1)*b.weight, (w.led(b)+1)*a.weight),
 			cmp.Compare(rendezvous(sc.spec.Id, b.member), rendezvous(sc.spec.Id, a.member)),
-			cmp.Compare(a.id, b.id),
+			cmp.Compare(b.id, a.id),
 		)
 	})
 	return all

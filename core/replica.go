@@ -326,7 +326,7 @@ func (r *Replica) Deadline() Time {
 	for _, n := range sortedKeys(r.reportAt) {
 		d = min(d, r.reportAt[n])
 	}
-	return d
+	return max(d, r.now) // at once, when it has passed
 }
 
 // collectAcks sends the keeper's acknowledgements on their way.

@@ -23,7 +23,7 @@ type duties struct {
 }
 
 func newDuties() duties {
-	return duties{announceAt: 0, bootstrapAt: Never, formAt: Never, rebalanceAt: Never}
+	return duties{announceAt: minTime, bootstrapAt: Never, formAt: Never, rebalanceAt: Never}
 }
 
 // forget drops what belonged to an office, at its beginning and at its end: a

@@ -35,7 +35,7 @@ func (t *readTable) add(now Time, tag uint64, window time.Duration) {
 
 func (t *readTable) deadline() Time {
 	if len(t.failed) > 0 {
-		return 0
+		return minTime
 	}
 	return t.dueAt
 }

@@ -42,7 +42,7 @@ func newRequestTable() requestTable {
 
 func (t *requestTable) deadline() Time {
 	if len(t.queue) > 0 {
-		return 0
+		return minTime
 	}
 	return t.retryDue
 }

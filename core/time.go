@@ -10,6 +10,9 @@ type Time int64
 // Never is the deadline of a part that waits for nothing.
 const Never Time = 1<<63 - 1
 
+// minTime is before every reading: clocks may start anywhere.
+const minTime Time = -1 << 63
+
 // Add returns t+d, or Never when t is Never or the sum would overflow.
 func (t Time) Add(d time.Duration) Time {
 	if t == Never || (d > 0 && int64(t) > int64(Never)-int64(d)) {
