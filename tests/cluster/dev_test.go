@@ -45,7 +45,7 @@ func toldAlike(t *testing.T, dev *harness.Dev) (all harness.Leaders, err error) 
 		for j, ask := range []func() (harness.Leaders, error){
 			n.Leaders,
 			n.Subscribed,
-			func() (harness.Leaders, error) { return status(t, "--cluster", dev.Manifest, "--url", n.URL) },
+			func() (harness.Leaders, error) { return leadersByCLI(t, "--cluster", dev.Manifest, "--url", n.URL) },
 		} {
 			here, err := ask()
 			if err != nil {
@@ -65,8 +65,8 @@ func toldAlike(t *testing.T, dev *harness.Dev) (all harness.Leaders, err error) 
 	return all, nil
 }
 
-// status runs omnirelay mesh leaders status.
-func status(t *testing.T, args ...string) (harness.Leaders, error) {
+// leadersByCLI runs omnirelay mesh leaders status.
+func leadersByCLI(t *testing.T, args ...string) (harness.Leaders, error) {
 	out, code := harness.Output(t, 15*time.Second, "omnirelay", append([]string{"mesh", "leaders", "status", "-o", "json"}, args...)...)
 	if code != 0 {
 		return harness.Leaders{}, fmt.Errorf("omnirelay ended with code %d: %s", code, out)

@@ -19,16 +19,16 @@ func TestStreamsMissNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed(t), 0))
 	c := harness.New(t, harness.Options{})
 	sources := map[string]*harness.EventSource{
-		"of the first node by HTTP/2":   c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0])}),
-		"of the second node by HTTP/1":  c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[1]), HTTP1: true}),
-		"of nodes in turn by HTTP/2":    c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
-		"of nodes in turn by HTTP/1":    c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), HTTP1: true}),
-		"of the third node, not broken": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[2])}),
+		"of the first node by HTTP/2":  c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0])}),
+		"of the second node by HTTP/1": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[1]), HTTP1: true}),
+		"of nodes in turn by HTTP/2":   c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
+		"of nodes in turn by HTTP/1":   c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), HTTP1: true}),
 	}
+	unbroken := c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[2])})
 	for _, s := range sources {
 		harness.Await(t, 5*time.Second, "the stream's snapshot", func() error { return snapshotEnded(s) })
 	}
-	stop := breakAtRandom(random, sources)
+	breakAtRandom(t, random, sources)
 	for range kills {
 		before := c.AwaitSettled(20 * time.Second)
 		victim := leadsMost(c, before)
@@ -39,29 +39,31 @@ func TestStreamsMissNothing(t *testing.T) {
 		victim.Start()
 	}
 	c.AwaitSettled(20 * time.Second)
-	close(stop)
 	end := c.AwaitTrail(10 * time.Second).End()
+	followsTrail(t, c, "the stream of the third node, not broken", unbroken, end)
 	for name, s := range sources {
+		awaitResumed(t, "the stream "+name, s)
 		followsTrail(t, c, "the stream "+name, s, end)
 	}
 }
 
-// breakAtRandom breaks connections of the sources until stop is closed.
-func breakAtRandom(random *rand.Rand, sources map[string]*harness.EventSource) (stop chan struct{}) {
-	stop = make(chan struct{})
+// breakAtRandom breaks connections of the sources until the test ends.
+func breakAtRandom(t *testing.T, random *rand.Rand, sources map[string]*harness.EventSource) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(stopped)
 		for {
 			select {
 			case <-stop:
 				return
-			case <-time.After(time.Duration(50+random.IntN(400)) * time.Millisecond): // of a network, not of a test
+			case <-time.After(time.Duration(50+random.IntN(400)) * time.Millisecond): // networks break when they like
 			}
-			for name, s := range sources {
-				if name != "of the third node, not broken" && random.IntN(3) == 0 {
+			for _, s := range sources {
+				if random.IntN(3) == 0 {
 					s.Break()
 				}
 			}
 		}
 	}()
-	return stop
+	t.Cleanup(func() { close(stop); <-stopped })
 }

@@ -34,6 +34,7 @@ type Cluster struct {
 
 	t      testing.TB
 	dir    string
+	host   string       // the address of all nodes
 	client *http.Client // with a certificate of role read
 }
 
@@ -94,6 +95,12 @@ func (c *Cluster) newClient() *http.Client {
 	c.t.Helper()
 	pair, err := c.Authority.IssueClient(transport.RoleRead)
 	must(c.t, err)
+	return c.ClientOf(pair)
+}
+
+// ClientOf calls with the certificate of the pair, a zero one with none.
+func (c *Cluster) ClientOf(pair transport.Pair) *http.Client {
+	c.t.Helper()
 	return newHTTPClient(c.t, c.ClientTLS(pair))
 }
 
@@ -101,10 +108,13 @@ func (c *Cluster) killAll() {
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
+	if left := LeftBehind(); len(left) > 0 {
+		c.t.Errorf("processes were left behind: %v", left)
+	}
 }
 
 // logTail is how many lines of each node's log a failed test shows.
-const logTail = 60
+const logTail = 30
 
 func (c *Cluster) showLogs() {
 	if !c.t.Failed() {

@@ -2,7 +2,6 @@ package harness
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -54,22 +53,11 @@ type SourceOptions struct {
 // OpenEventSource follows until Close, at the latest until the test ends.
 func (c *Cluster) OpenEventSource(o SourceOptions) *EventSource {
 	c.t.Helper()
-	config := c.client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.NextProtos = nil
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &EventSource{t: c.t, client: sourceClient(c.t, config, o.HTTP1), pick: o.Pick, cancel: cancel, done: make(chan struct{}), retry: 3 * time.Second}
+	s := &EventSource{t: c.t, client: protocolClient(c.t, c.tlsConfig(), o.HTTP1), pick: o.Pick, cancel: cancel, done: make(chan struct{}), retry: 3 * time.Second}
 	go s.run(ctx)
 	c.t.Cleanup(s.Close)
 	return s
-}
-
-func sourceClient(t testing.TB, config *tls.Config, http1 bool) *http.Client {
-	client := newHTTPClient(t, config)
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(!http1)
-	client.Transport.(*http.Transport).Protocols = &protocols
-	return client
 }
 
 // Always picks the same node.

@@ -35,13 +35,22 @@ type belief struct {
 	expired     bool  // it ended because its holder fell silent
 }
 
-// WatchHeld watches until Stop, at the latest until the test ends.
+// WatchHeld watches until Stop, at the latest until the test ends. It returns when
+// every scope has been seen held.
 func (c *Cluster) WatchHeld() *Watch {
 	w := &Watch{t: c.t, stop: make(chan struct{}), beliefs: map[string]map[uint64]*belief{}}
 	for _, n := range c.Nodes {
 		w.readers.Go(func() { w.follow(n) })
 	}
 	c.t.Cleanup(w.end)
+	Await(c.t, 5*time.Second, "every scope held by somebody", func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.beliefs) < ScopeCount {
+			return fmt.Errorf("%d of %d are", len(w.beliefs), ScopeCount)
+		}
+		return nil
+	})
 	return w
 }
 
@@ -136,8 +145,8 @@ func (w *Watch) verify() error {
 	if w.clash != nil {
 		return w.clash
 	}
-	if w.readings == 0 || len(w.beliefs) != ScopeCount {
-		return fmt.Errorf("%d readings told of %d scopes, want %d: nothing was watched", w.readings, len(w.beliefs), ScopeCount)
+	if len(w.beliefs) != ScopeCount {
+		return fmt.Errorf("%d scopes were held, want %d", len(w.beliefs), ScopeCount)
 	}
 	for scope, byFence := range w.beliefs {
 		if err := exclusive(scope, byFence); err != nil {

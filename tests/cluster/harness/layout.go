@@ -56,7 +56,7 @@ func layOut(t testing.TB, dir string, o Options) *Cluster {
 	t.Helper()
 	authority, err := transport.NewAuthority(clusterID)
 	must(t, err)
-	c := &Cluster{t: t, dir: dir, Authority: authority}
+	c := &Cluster{t: t, dir: dir, Authority: authority, host: loopback()}
 	must(t, os.Mkdir(filepath.Join(dir, "tls"), 0o700))
 	must(t, authority.Save(c.tls("ca.pem"), c.tls("ca-key.pem")))
 	manifest := &Manifest{CA: c.tls("ca.pem"), Clients: map[string]ManifestClient{}}
@@ -65,9 +65,8 @@ func layOut(t testing.TB, dir string, o Options) *Cluster {
 		must(t, err)
 		manifest.Clients[string(role)] = c.save(string(role), pair)
 	}
-	host := loopback()
 	for i := 1; i <= o.Nodes; i++ {
-		n := c.layNode(fmt.Sprintf("node-%d", i), host)
+		n := c.layNode(fmt.Sprintf("node-%d", i))
 		manifest.Nodes = append(manifest.Nodes, ManifestNode{ID: n.ID, HTTP: n.URL, GRPC: n.GRPC, Config: n.Config, DataDir: n.DataDir, Log: n.Log})
 	}
 	for _, n := range c.Nodes {
@@ -92,23 +91,24 @@ func loopback() string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-func (c *Cluster) layNode(id, host string) *Node {
+func (c *Cluster) layNode(id string) *Node {
 	c.t.Helper()
-	pair, err := c.Authority.IssueNode(id, host)
+	pair, err := c.Authority.IssueNode(id, c.host)
 	must(c.t, err)
 	c.save(id, pair)
 	n := &Node{
 		ID: id, cluster: c, Config: filepath.Join(c.dir, id+".yaml"), DataDir: filepath.Join(c.dir, id), Log: filepath.Join(c.dir, id+".log"),
-		HTTP: c.freeAddress(host), GRPC: c.freeAddress(host), Peer: c.freeAddress(host),
+		HTTP: c.FreeAddress(), GRPC: c.FreeAddress(), Peer: c.FreeAddress(),
 	}
 	n.URL = "https://" + n.HTTP
 	c.Nodes = append(c.Nodes, n)
 	return n
 }
 
-func (c *Cluster) freeAddress(host string) string {
+// FreeAddress is an address of the cluster's that nobody listens on.
+func (c *Cluster) FreeAddress() string {
 	c.t.Helper()
-	l, err := net.Listen("tcp", host+":0")
+	l, err := net.Listen("tcp", c.host+":0")
 	must(c.t, err)
 	defer l.Close()
 	return l.Addr().String()
@@ -143,17 +143,21 @@ func (c *Cluster) configOf(n *Node, settings string) string {
 	return b.String()
 }
 
-// Rewrite writes a copy of the node's configuration with one text replaced by
-// another, and returns its path.
-func (n *Node) Rewrite(old, replacement string) string {
+// Rewrite writes a copy of the node's configuration with texts replaced, given as
+// pairs of old and new, and returns its path.
+func (n *Node) Rewrite(pairs ...string) string {
 	n.cluster.t.Helper()
 	data, err := os.ReadFile(n.Config)
 	must(n.cluster.t, err)
-	if !strings.Contains(string(data), old) {
-		n.cluster.t.Fatalf("%s does not contain %q", n.Config, old)
+	text := string(data)
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(text, pairs[i]) {
+			n.cluster.t.Fatalf("%s does not contain %q", n.Config, pairs[i])
+		}
+		text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
 	}
 	path := filepath.Join(n.cluster.t.TempDir(), filepath.Base(n.Config))
-	must(n.cluster.t, os.WriteFile(path, []byte(strings.Replace(string(data), old, replacement, 1)), 0o600))
+	must(n.cluster.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 

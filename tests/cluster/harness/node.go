@@ -61,12 +61,26 @@ func (n *Node) AwaitExit(within time.Duration) int {
 // Running reports whether the process is there, paused or not.
 func (n *Node) Running() bool { return n.process != nil && !n.process.Ended() }
 
-// LogTail returns the last lines of the log.
+// Logged reports whether the log contains the text.
+func (n *Node) Logged(text string) bool {
+	n.cluster.t.Helper()
+	data, err := os.ReadFile(n.Log)
+	must(n.cluster.t, err)
+	return strings.Contains(string(data), text)
+}
+
+// LogTail returns the last lines of the log but those of transitions, which the
+// audit trail has too.
 func (n *Node) LogTail(lines int) string {
 	data, err := os.ReadFile(n.Log)
 	if err != nil {
 		return err.Error()
 	}
-	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
+	var kept []string
+	for line := range strings.Lines(string(data)) {
+		if !strings.Contains(line, `"correlationId":`) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept[max(0, len(kept)-lines):], "")
 }

@@ -64,6 +64,33 @@ func Ask(client *http.Client, within time.Duration, method, url string, body io.
 	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: data}, err
 }
 
+// Ask sends a request to a path of the node's HTTP API.
+func (n *Node) Ask(method, path string, body io.Reader, header http.Header) (*Answer, error) {
+	return Ask(n.cluster.client, 5*time.Second, method, n.URL+path, body, header)
+}
+
+// AskHTTP1 is Ask by HTTP/1.1, whose client has no word on the size of headers.
+func (n *Node) AskHTTP1(method, path string, header http.Header) (*Answer, error) {
+	client := protocolClient(n.cluster.t, n.cluster.tlsConfig(), true)
+	return Ask(client, 5*time.Second, method, n.URL+path, nil, header)
+}
+
+// tlsConfig is a copy of the settings of the cluster's client.
+func (c *Cluster) tlsConfig() *tls.Config {
+	config := c.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.NextProtos = nil // the next user's to set
+	return config
+}
+
+func protocolClient(t testing.TB, config *tls.Config, http1 bool) *http.Client {
+	client := newHTTPClient(t, config)
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(!http1)
+	client.Transport.(*http.Transport).Protocols = &protocols
+	return client
+}
+
 // Get reads a path of the node's HTTP API.
 func (n *Node) Get(path string) (*Answer, error) {
 	return Ask(n.cluster.client, readWithin, http.MethodGet, n.URL+path, nil, nil)

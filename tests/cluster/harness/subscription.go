@@ -2,8 +2,10 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
-	"net/http"
+	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -11,13 +13,12 @@ import (
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
 	"github.com/omnirelay/leadership/wire/controlpb"
+	"github.com/omnirelay/leadership/wire/nodepb"
 )
 
 // Subscribed reads the snapshot that a gRPC stream begins with.
 func (n *Node) Subscribed() (Leaders, error) {
-	config := n.cluster.client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.NextProtos = nil
-	return Subscribe(n.GRPC, credentials.NewTLS(config), &controlpb.LeadershipSubscribeRequest{})
+	return Subscribe(n.GRPC, credentials.NewTLS(n.cluster.tlsConfig()), &controlpb.LeadershipSubscribeRequest{})
 }
 
 // Subscribe calls Subscribe at an address and reads to the end of the snapshot.
@@ -51,6 +52,47 @@ func Subscribe(address string, creds credentials.TransportCredentials, req *cont
 			return l, nil
 		default:
 			return l, fmt.Errorf("%s %s within a snapshot", e.Kind, e.Reason)
+		}
+	}
+}
+
+// Exchange opens a stream to a peer listener, as a replica does, and returns how it
+// was refused; nil when it was not.
+func Exchange(address string, config *tls.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), readWithin)
+	defer cancel()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stream, err := nodepb.NewNodeServiceClient(conn).Exchange(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// SendGarbage writes bytes of no protocol to a listener and returns nil when it
+// closes the connection.
+func SendGarbage(address string, garbage []byte) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	_, _ = conn.Write(garbage) // may be closed in the midst of it
+	answer := make([]byte, 1024)
+	for {
+		if _, err := conn.Read(answer); err != nil {
+			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+				return fmt.Errorf("the connection is still open: %w", err)
+			}
+			return nil
 		}
 	}
 }
