@@ -2,11 +2,13 @@ package cluster_test
 
 import (
 	"bytes"
-	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/omnirelay/leadership/tests/cluster/harness"
 )
@@ -64,18 +66,37 @@ func spoiledPath(t *testing.T, n *harness.Node) string {
 	return filepath.Join(copied(t, n), "raft.db")
 }
 
-// flipByte changes one byte in the middle of a text that the log is known to hold.
+// flipByte changes one byte of a value that is in use and names a shard.
 func flipByte(path string) error {
-	data, err := os.ReadFile(path)
+	db, err := bbolt.Open(path, 0o600, nil)
 	if err != nil {
 		return err
 	}
-	at := bytes.LastIndex(data, []byte("shard/mesh.demo/"))
-	if at < 0 {
-		return errors.New("the log holds no shard")
+	defer db.Close()
+	return db.Update(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			for key, value := range all(b) {
+				if at := bytes.Index(value, []byte("shard/mesh.demo/")); at >= 0 {
+					flipped := bytes.Clone(value)
+					flipped[at+7] ^= 1
+					return b.Put(bytes.Clone(key), flipped)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// all are the keys and values of a bucket.
+func all(b *bbolt.Bucket) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		cursor := b.Cursor()
+		for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
+			if !yield(key, value) {
+				return
+			}
+		}
 	}
-	data[at+7] ^= 1
-	return os.WriteFile(path, data, 0o600)
 }
 
 func halve(path string) error {

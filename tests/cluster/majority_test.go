@@ -44,11 +44,8 @@ func TestLostMajority(t *testing.T) {
 	for _, n := range c.Others(survivor) {
 		n.Start()
 	}
-	after := c.AwaitSettled(20 * time.Second)
-	t.Logf("FIGURE majority back: all led after %v", time.Since(up).Round(time.Millisecond))
-	if err := electedAnew(before, after, survivor.ID); err != nil {
-		t.Error(err)
-	}
+	after := awaitElectedAnew(t, c, before, survivor.ID)
+	t.Logf("FIGURE majority back: all led anew after %v", time.Since(up).Round(time.Millisecond))
 
 	for _, n := range c.Nodes {
 		n.Kill()
@@ -57,11 +54,8 @@ func TestLostMajority(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.Start()
 	}
-	last := c.AwaitSettled(20 * time.Second)
-	t.Logf("FIGURE whole cluster killed and back: all led after %v", time.Since(up).Round(time.Millisecond))
-	if err := electedAnew(after, last, ""); err != nil {
-		t.Error(err)
-	}
+	awaitElectedAnew(t, c, after, "")
+	t.Logf("FIGURE whole cluster killed and back: all led anew after %v", time.Since(up).Round(time.Millisecond))
 	verifyTrail(t, c, watch)
 }
 
@@ -90,6 +84,17 @@ func unready(n *harness.Node, path string) error {
 		return fmt.Errorf("%s %s does not say why: %s", n.ID, path, a.Body)
 	}
 	return nil
+}
+
+// awaitElectedAnew waits until every scope that killed nodes led has been elected
+// again: until their sessions are ended the registry still counts on them.
+func awaitElectedAnew(t *testing.T, c *harness.Cluster, before harness.Leaders, survivor string) (after harness.Leaders) {
+	t.Helper()
+	harness.Await(t, 20*time.Second, "every scope elected again", func() error {
+		after = c.AwaitSettled(20 * time.Second)
+		return electedAnew(before, after, survivor)
+	})
+	return after
 }
 
 // electedAnew checks that every scope has a higher fence than before. Only what the

@@ -40,7 +40,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	binaries = dir
 	module := "github.com/omnirelay/leadership"
-	build := exec.Command("go", "build", "-o", dir, module+"/cmd/leaderd")
+	build := exec.Command("go", "build", "-o", dir, module+"/cmd/leaderd", module+"/cmd/omnirelay")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the programs under test: %v\n%s", err, out)
 		return 1
