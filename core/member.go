@@ -20,7 +20,8 @@ type MemberConfig struct {
 	// RenewalLead is the time before the end of a lease at which a keepalive must
 	// have been sent; 0: no more than TTL/5 asks for anyhow.
 	RenewalLead time.Duration
-	// Backoff is the pause before a lost session is opened anew; 0: TTL/10.
+	// Backoff is the pause before a lost session is opened anew; 0: TTL/10. A session is
+	// lost when its lease runs out, too: it is not taken up again.
 	Backoff time.Duration
 	Epsilon Epsilon
 	Seed    uint64

@@ -150,15 +150,20 @@ func (m *Member) command(id string, c *logpb.Command) {
 	m.out = append(m.out, MemberMessage{Command: c})
 }
 
-// noticeLapse tells the application that the lease has run out. The session may
-// still live: a later acknowledgement brings the same grants back into force.
+// noticeLapse ends the session on the member's side when its lease has run out: what
+// was lost stays lost, and is led again only under a higher fence. What the process
+// still does under the old one can then be told from what it does under the new.
+// The registry hears of it with the opening of the next session, which replaces
+// this one: the member has stopped acting on it.
 func (m *Member) noticeLapse() {
-	if m.leased && m.now >= m.leaseUntil {
-		m.leased = false
-		for _, scope := range sortedKeys(m.grants) {
-			m.changed(MemberChange{Kind: ChangeLost, Token: m.grants[scope].Token, Reason: ReasonLeaseLapsed})
-		}
+	if !m.leased || m.now < m.leaseUntil {
+		return
 	}
+	m.dropGrants(ReasonLeaseLapsed)
+	m.changed(MemberChange{Kind: ChangeSessionLost, Reason: ReasonLeaseLapsed})
+	m.cfg.Replaces = m.session
+	m.reset()
+	m.state, m.dueAt = sessionNone, m.now.Add(m.cfg.Backoff)
 }
 
 func standName(s *standing) string {
