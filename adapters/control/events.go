@@ -26,6 +26,7 @@ type stream struct {
 	wire   *http.ResponseController
 	sub    *core.Subscription
 	proto  string // until the first event has told it
+	silent int    // heartbeats in a row at which the node could not vouch for its copy
 }
 
 // events streams until the reader leaves or stops reading, or the server ends.
@@ -118,6 +119,9 @@ func (st *stream) run(r *request) error {
 			case <-changed:
 				continue
 			case <-heartbeat.C:
+				if err := st.vouch(); err != nil {
+					return err
+				}
 				text = []byte(": alive\n\n")
 			case <-r.Context().Done():
 				return nil
@@ -129,6 +133,20 @@ func (st *stream) run(r *request) error {
 			return err
 		}
 	}
+}
+
+// vouch ends a stream whose node has been without the cluster for two heartbeats: its
+// reader would go on believing what may long have changed, and another node knows.
+func (st *stream) vouch() error {
+	var now core.Status
+	st.server.options.Source.View(func(_ *core.Registry, s core.Status) { now = s })
+	if st.silent++; now.Ready {
+		st.silent = 0
+	}
+	if st.silent < 2 {
+		return nil
+	}
+	return fmt.Errorf("this node cannot vouch for its copy: %s", now.NotReadyReason)
 }
 
 // poll takes the next events and writes them down, outside the lock.

@@ -214,7 +214,7 @@ func TestSilentStreamGetsComments(t *testing.T) {
 // The deadline of one write must not end a stream that is silent after it.
 func TestSilenceOutlastsTheWriteDeadline(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
-		st := newSite(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 50*time.Millisecond, 200*time.Millisecond })
+		st := newSite(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 200*time.Millisecond, 500*time.Millisecond })
 		r := st.connect(h2, "", "")
 		r.want(t, "OBSERVED snapshot-end")
 		for alive := 0; alive < 2; { // each heartbeat lies behind the deadline of the write before
@@ -253,11 +253,11 @@ func TestStreamsAreBounded(t *testing.T) {
 // reader anything.
 func TestStoppedReaderIsCut(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
-		st := newSite(t, func(o *Options) { o.WriteTimeout = 100 * time.Millisecond })
+		st := newSite(t, func(o *Options) { o.WriteTimeout = time.Second })
 		stopped := st.connect(h2, "", "")
 		live := st.connect(true, "", "")
 		live.want(t, "OBSERVED snapshot-end")
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(40 * time.Second)
 		for len(st.server.slots) == 2 {
 			if time.Now().After(deadline) {
 				t.Fatal("a reader that stopped is still served")
@@ -276,6 +276,18 @@ func TestStoppedReaderIsCut(t *testing.T) {
 			t.Error("the cut is not counted")
 		}
 		stopped.close()
+	}
+}
+
+func TestStreamOfANodeWithoutTheClusterEnds(t *testing.T) {
+	st := newSite(t, func(o *Options) { o.Heartbeat = 5 * time.Millisecond })
+	r := st.connect(true, "", "")
+	r.want(t, "OBSERVED snapshot-end")
+	st.node.SetReady("no registrar")
+	for r.lines.Scan() {
+	}
+	if err := r.lines.Err(); err != nil {
+		t.Errorf("ended by %v, want a clean end", err)
 	}
 }
 

@@ -70,14 +70,17 @@ type Server struct {
 	slots   chan struct{} // one for each open stream
 	closing chan struct{}
 	once    sync.Once
+	check   time.Duration // how often a stream asks whether the node can vouch for its copy
 }
+
+const checkInterval = 5 * time.Second
 
 // New returns the API. Register makes a grpc server serve it.
 func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, health: health.NewServer(), slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{})}
+	s := &Server{options: o, health: health.NewServer(), slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{}), check: checkInterval}
 	s.setHealth()
 	return s, nil
 }

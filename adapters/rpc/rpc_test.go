@@ -223,7 +223,7 @@ func (st *site) subscribe(req *controlpb.LeadershipSubscribeRequest, certs ...tl
 	if certs == nil {
 		certs = []tls.Certificate{st.reader()}
 	}
-	ctx, stop := context.WithTimeout(st.t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(st.t.Context(), time.Minute)
 	st.t.Cleanup(stop)
 	stream, err := controlpb.NewLeadershipControlServiceClient(st.dial(certs...)).Subscribe(ctx, req)
 	if err != nil {
@@ -394,7 +394,7 @@ func TestGoneHistoryIsAResync(t *testing.T) {
 // A reader that keeps its connection and stops reading is cut, and costs no other
 // reader anything.
 func TestStoppedReaderIsCut(t *testing.T) {
-	st := newSite(t, func(o *Options) { o.WriteTimeout = 100 * time.Millisecond })
+	st := newSite(t, func(o *Options) { o.WriteTimeout = time.Second })
 	stopped := st.subscribe(&controlpb.LeadershipSubscribeRequest{})
 	stopped.want("OBSERVED ")
 	live := st.subscribe(&controlpb.LeadershipSubscribeRequest{})
@@ -403,7 +403,7 @@ func TestStoppedReaderIsCut(t *testing.T) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("filler/%d/%s", i, strings.Repeat("x", 60))
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(40 * time.Second)
 	for len(st.server.slots) == 2 {
 		if time.Now().After(deadline) {
 			t.Fatal("a reader that stopped is still served")
@@ -468,6 +468,16 @@ func TestReflectionListsTheService(t *testing.T) {
 	if !strings.Contains(strings.Join(all, " "), "omnirelay.mesh.control.v1.LeadershipControlService") {
 		t.Errorf("services %v", all)
 	}
+}
+
+func TestStreamOfANodeWithoutTheClusterEnds(t *testing.T) {
+	st := newSite(t)
+	st.server.check = 5 * time.Millisecond
+	e := st.subscribe(&controlpb.LeadershipSubscribeRequest{})
+	e.want("OBSERVED ")
+	st.node.change(func() { st.node.status = core.Status{NotReadyReason: "no registrar"} })
+	_, err := e.stream.Recv()
+	checkRefusal(t, err, codes.Unavailable, "")
 }
 
 func TestEndStreamsEndsThem(t *testing.T) {

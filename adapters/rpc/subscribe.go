@@ -104,6 +104,7 @@ type stream struct {
 	batches   chan []wire.Event
 	sent      chan error // one for each batch
 	renewed   map[core.SessionID]int64
+	silent    int // checks in a row at which the node could not vouch for its copy
 }
 
 func (st *stream) sender(out grpc.ServerStreamingServer[controlpb.LeadershipEvent]) {
@@ -145,6 +146,8 @@ func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent],
 		defer ticker.Stop()
 		renewal, st.renewed = ticker.C, map[core.SessionID]int64{}
 	}
+	check := time.NewTicker(st.server.check)
+	defer check.Stop()
 	for {
 		// Before the look: what changes after it closes this very channel.
 		changed := st.server.options.Source.Changed()
@@ -155,6 +158,10 @@ func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent],
 				continue
 			case <-renewal:
 				batch = st.renewals()
+			case <-check.C:
+				if err := st.vouch(); err != nil {
+					return refusalOf(err)
+				}
 			case <-out.Context().Done():
 				return status.FromContextError(out.Context().Err()).Err()
 			case <-st.server.closing:
@@ -165,6 +172,20 @@ func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent],
 			return err
 		}
 	}
+}
+
+// vouch ends a stream whose node has been without the cluster for two checks: its
+// reader would go on believing what may long have changed, and another node knows.
+func (st *stream) vouch() error {
+	var now core.Status
+	st.server.options.Source.View(func(_ *core.Registry, s core.Status) { now = s })
+	if st.silent++; now.Ready {
+		st.silent = 0
+	}
+	if st.silent < 2 {
+		return nil
+	}
+	return &core.Error{Code: core.CodeUnavailable, Message: now.NotReadyReason}
 }
 
 // poll takes the next events.
