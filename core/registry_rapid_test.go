@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,6 +41,8 @@ type registryMachine struct {
 	terms   map[string]uint64
 	fence   uint64
 	last    *Record
+
+	shown map[SessionID]string // what each session was told last
 }
 
 func TestRegistryAgreesWithItsTwin(t *testing.T) {
@@ -264,6 +267,30 @@ func (m *registryMachine) apply(t *rapid.T, commands []*logpb.Command) {
 		}
 	}
 	m.replay(t, out)
+	m.follow(t, out)
+}
+
+// follow looks at what every session is told, as a replica does: only those that an
+// entry names.
+func (m *registryMachine) follow(t *rapid.T, out *Outcome) {
+	if m.shown == nil {
+		m.shown = map[SessionID]string{}
+	}
+	for id := SessionID(1); id < m.g.nextSession; id++ {
+		v, _ := m.g.View(id)
+		told := fmt.Sprint(v.Live)
+		for _, g := range v.Grants {
+			told += fmt.Sprintf(" %s/%d%s", g.Scope, g.Fence, storyAsk(g.Ask))
+		}
+		if told == m.shown[id] {
+			continue
+		}
+		s, live := m.g.Session(id)
+		if !slices.Contains(out.Sessions, id) || (live && s.ChangedAt != out.Revision) {
+			t.Fatalf("revision %d changed the view of session %d, and does not say so: %s, then %s", out.Revision, id, m.shown[id], told)
+		}
+		m.shown[id] = told
+	}
 }
 
 // replay follows the records as a reader of the stream does.
