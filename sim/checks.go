@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -12,7 +13,7 @@ import (
 // checks feeds the checkers with what the world sees.
 type checks struct {
 	w      *World
-	stopAt check.Property
+	stopAt []check.Property
 
 	violations []check.Violation // the first of each property
 
@@ -36,7 +37,7 @@ type checks struct {
 // expirySlack is what BoundedExpiry allows for flight and commit in one office.
 const expirySlack = 500 * time.Millisecond
 
-func newChecks(w *World, stopAt check.Property) *checks {
+func newChecks(w *World, stopAt []check.Property) *checks {
 	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{}}
 	report := check.Report(c.violated)
 	c.fences = check.NewFenceMonotonic(report)
@@ -66,7 +67,7 @@ func (c *checks) violated(v check.Violation) {
 		}
 	}
 	c.violations = append(c.violations, v)
-	if c.stopAt == "" || c.stopAt == v.Property {
+	if len(c.stopAt) == 0 || slices.Contains(c.stopAt, v.Property) {
 		c.w.over = true
 	}
 }
@@ -231,6 +232,9 @@ func (w *World) changeLeaders(tokens []core.Token) {
 	}
 	for _, scope := range sortedTokens(had) {
 		if now := leaders[scope]; now.Fence != had[scope].Fence || now.Session != had[scope].Session {
+			if since := w.wellSince(had[scope].Session); since == never || w.now-since < int64(core.DefaultMaxElectionWindow) {
+				w.health.failedOver[scope] = w.now
+			}
 			w.compareBeliefs(scope)
 		}
 	}

@@ -16,6 +16,9 @@ type health struct {
 	majorities []majority
 	office     office
 	unled      map[string]int64 // since when a scope that had a leader has none
+	// failedOver is when the registry last replaced a leader that was in trouble:
+	// the successor may be in trouble, too, and is counted anew.
+	failedOver map[string]int64
 }
 
 // majority is one set of replicas that is large enough to decide.
@@ -50,6 +53,7 @@ func (w *World) measure() {
 	h := &w.health
 	if h.majorities == nil {
 		h.majorities = majoritiesOf(len(w.replicas), len(w.members))
+		h.failedOver = map[string]int64{}
 	}
 	for i := range h.majorities {
 		w.measureMajority(&h.majorities[i])
@@ -207,18 +211,16 @@ func (w *World) owedSince(name string, s *declared) int64 {
 	if s.retiring {
 		return never
 	}
-	owed, well := never, never
-	leader, led := w.checks.reference.leaders[name]
+	owed := never
 	for _, maj := range w.health.majorities {
 		for i, m := range w.members {
 			if m.standing.selects(s.spec) {
 				owed = min(owed, maj.members[i])
 			}
-			if m.up && m.session == leader.Session {
-				well = min(well, maj.members[i])
-			}
 		}
 	}
+	leader, led := w.checks.reference.leaders[name]
+	well := w.wellSince(leader.Session)
 	switch {
 	case owed == never:
 		return never
@@ -227,5 +229,19 @@ func (w *World) owedSince(name string, s *declared) int64 {
 	case led:
 		owed = max(owed, well)
 	}
-	return max(owed, s.since)
+	return max(owed, s.since, w.health.failedOver[name])
+}
+
+// wellSince is since when the process that has the session is untouched and in
+// reach of an untouched majority; never: it is not.
+func (w *World) wellSince(id core.SessionID) int64 {
+	well := never
+	for i, m := range w.members {
+		if m.up && m.session == id {
+			for _, maj := range w.health.majorities {
+				well = min(well, maj.members[i])
+			}
+		}
+	}
+	return well
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/omnirelay/leadership/core/plant"
+	"github.com/omnirelay/leadership/sim/check"
 )
 
 func TestPlantProbe(t *testing.T) {
@@ -27,7 +28,7 @@ func TestPlantProbe(t *testing.T) {
 			}
 			hits := map[string]int{}
 			for seed := from + 1; seed <= from+n; seed++ {
-				r := Run(Options{Seed: uint64(seed), Scenario: s, Plants: plant.Of(p), StopAt: "none"})
+				r := Run(Options{Seed: uint64(seed), Scenario: s, Plants: plant.Of(p), StopAt: []check.Property{"none"}})
 				for _, v := range r.Violations {
 					hits[string(v.Property)]++
 				}

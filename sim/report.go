@@ -21,9 +21,9 @@ type Report struct {
 	History    []Operation `json:"-"`
 }
 
-// Violated returns the violation of a property.
-func (r *Report) Violated(p check.Property) (check.Violation, bool) {
-	i := slices.IndexFunc(r.Violations, func(v check.Violation) bool { return v.Property == p })
+// Violated returns the first violation of one of the properties.
+func (r *Report) Violated(looked []check.Property) (check.Violation, bool) {
+	i := slices.IndexFunc(r.Violations, func(v check.Violation) bool { return slices.Contains(looked, v.Property) })
 	if i < 0 {
 		return check.Violation{}, false
 	}

@@ -83,7 +83,7 @@ func (t Trial) run(clean *cleanRuns) TrialResult {
 			result.Unclean = v
 			break
 		}
-		r := Run(Options{Seed: seed, Scenario: s, Plants: plant.Of(t.Plant), StopAt: t.Properties[0]})
+		r := Run(Options{Seed: seed, Scenario: s, Plants: plant.Of(t.Plant), StopAt: t.Properties})
 		for _, v := range r.Violations {
 			if slices.Contains(t.Properties, v.Property) {
 				result.Caught, result.Violation = true, v

@@ -9,12 +9,12 @@ import (
 // many seeds.
 func Trials() []Trial {
 	return []Trial{
-		{plant.AckBeforeQuorum, of(check.ExclusiveLeaseProperty), "hand-over", 40},
+		{plant.AckBeforeQuorum, of(check.ExclusiveLeaseProperty), "deposed-registrar", 20},
 		{plant.ExpireWithoutWait, of(check.ExclusiveLeaseProperty), "registrar-churn", 10},
-		{plant.DeposedExpiryCounts, of(check.NoResurrectionProperty), "registrar-churn", 10},
-		{plant.KeepalivesBeforeFirstEntry, of(check.NoResurrectionProperty), "registrar-churn", 40},
+		{plant.DeposedExpiryCounts, of(check.NoResurrectionProperty), "registrar-churn", 20},
+		{plant.KeepalivesBeforeFirstEntry, of(check.NoResurrectionProperty), "late-decisions", 40},
 		{plant.RenewExpired, of(check.NoResurrectionProperty), "retire-redeclare", 10},
-		{plant.LeaseFromAck, of(check.ExclusiveLeaseProperty), "slow-disk", 30},
+		{plant.LeaseFromAck, of(check.ExclusiveLeaseProperty), "slow-disk", 40},
 		{plant.IgnoreDrift, of(check.ExclusiveLeaseProperty), "clock-edge", 10},
 		{plant.FenceNotRaised, of(check.FenceMonotonicProperty), "hand-over", 10},
 		{plant.FenceMissingFromSnapshot, of(check.FenceMonotonicProperty), "snapshots", 10},
@@ -23,7 +23,9 @@ func Trials() []Trial {
 		{plant.ApplyTwiceAfterRestart, of(check.AgreementProperty, check.DurableProperty), "crashes", 10},
 		{plant.SnapshotDropsSessions, of(check.ExactlyOnceProperty, check.LiveSessionOnlyProperty), "snapshots", 10},
 		{plant.ReplyCacheLost, of(check.ExactlyOnceProperty), "hand-over", 10},
-		{plant.AppendBeforeDurable, of(check.DurableProperty), "crashes", 30},
+		{plant.VoteBeforeDurable, of(check.AgreementProperty), "contested-elections", 60},
+		{plant.AppendBeforeDurable, of(check.DurableProperty), "crashes", 40},
+		{plant.TornTailAccepted, of(check.AgreementProperty, check.DurableProperty), "crashes", 40},
 		{plant.ApplyRangesOverMap, of(check.AgreementProperty), "hand-over", 10},
 		{plant.ApplyReadsClock, of(check.AgreementProperty), "hand-over", 10},
 		{plant.AuditOutsideTransaction, of(check.DurableProperty), "snapshots", 10},
@@ -31,6 +33,18 @@ func Trials() []Trial {
 		{plant.SuccessorBeforeAck, of(check.ExclusiveLeaseProperty), "hand-over", 10},
 		{plant.StreamResumesLate, of(check.FaithfulStreamProperty), "partitions", 10},
 		{plant.RetiredScopeElected, of(check.HolderIsLeaderProperty), "retire-redeclare", 10},
+		{plant.BelieveGivenUp, of(check.ExclusiveLeaseProperty), "lagging-replica", 10},
+		{plant.AckAfterNote, of(check.NoResurrectionProperty), "late-decisions", 10},
+		{plant.NoNotes, of(check.BoundedExpiryProperty), "silent-members", 40},
+		{plant.StampBeforeDrain, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "stalled-receipts", 10},
+		{plant.OldCheckConfirms, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "deposed-registrar", 20},
+		{plant.AckWhileExpiring, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 80},
+		{plant.OfficeOutlived, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "registrar-churn", 10},
+		{plant.NoteCountsWhenApplied, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 20},
+		{plant.TermOfCommitter, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 20},
+		{plant.ForgetUnseenResign, of(check.HolderIsLeaderProperty), "lagging-replica", 10},
+		{plant.NoteAfterCancel, of(check.NoResurrectionProperty), "late-decisions", 10},
+		{plant.DivergentElection, of(check.AgreementProperty), "hand-over", 10},
 	}
 }
 

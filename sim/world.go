@@ -24,9 +24,9 @@ type Options struct {
 	Seed     uint64
 	Scenario Scenario
 	Plants   plant.Set
-	// StopAt ends the run at the first violation of this property; empty: at the
-	// first of any.
-	StopAt check.Property
+	// StopAt ends the run at the first violation of one of these properties; empty:
+	// at the first of any.
+	StopAt []check.Property
 	// Trace keeps a line for what happens, for the explanation of a failure.
 	Trace bool
 }

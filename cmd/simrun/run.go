@@ -68,7 +68,7 @@ func runOne(w io.Writer, o sim.Options, bounds []bound, format, out string) erro
 }
 
 // lastLine is read by scripts: its format is fixed.
-func lastLine(r *sim.Report, looked check.Property) string {
+func lastLine(r *sim.Report, looked []check.Property) string {
 	result, property := "pass", "none"
 	if len(r.Violations) > 0 {
 		result, property = "fail", string(named(r, looked).Property)

@@ -64,7 +64,7 @@ func (f *worldFlags) setPlant(o *sim.Options) error {
 	}
 	o.Plants = plant.Of(p)
 	if t, ok := sim.TrialOf(p); ok {
-		o.StopAt = t.Properties[0]
+		o.StopAt = t.Properties
 		if f.scenario == "" {
 			f.scenario = t.Scenario
 		}
@@ -108,7 +108,7 @@ func parseSeeds(s string) (from, to uint64, err error) {
 
 // named picks the violation that a report is about: of the property that was
 // looked for, or else the first.
-func named(r *sim.Report, looked check.Property) check.Violation {
+func named(r *sim.Report, looked []check.Property) check.Violation {
 	if v, ok := r.Violated(looked); ok {
 		return v
 	}
