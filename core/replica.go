@@ -127,6 +127,7 @@ type Replica struct {
 	checkpoint *raftpb.Snapshot
 	compactTo  uint64
 	logBytes   int             // of the entries applied since the last checkpoint
+	snapshotAt uint64          // index of the latest snapshot
 	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
 
 	officeOpen bool

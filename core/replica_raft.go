@@ -47,6 +47,7 @@ func (r *Replica) load(boot Boot) error {
 		return err
 	}
 	r.adopt(registry)
+	r.snapshotAt = snap.GetMetadata().GetIndex()
 	r.confState = snap.GetMetadata().GetConfState()
 	r.plantReplay(boot)
 	r.node, err = raft.NewRawNode(r.raftConfig(snap.GetMetadata().GetIndex()))
@@ -382,6 +383,7 @@ func (r *Replica) installed(snap *raftpb.Snapshot) {
 	old := r.registry
 	r.adopt(r.restored)
 	r.restored = nil
+	r.snapshotAt = snap.GetMetadata().GetIndex()
 	r.confState = snap.GetMetadata().GetConfState()
 	r.replayCheck = nil
 	if records, ok := r.registry.History().AfterSeq(old.history.nextSeq-1, MaxHistory); ok {
@@ -475,9 +477,8 @@ func (r *Replica) followSessions(out *Outcome) {
 // last one. Half as many stay in the log, for followers that are a little behind.
 func (r *Replica) takeCheckpoint() {
 	applied := r.registry.Revision()
-	last, err := r.storage.Snapshot()
 	full := r.logBytes > MaxLogBytes
-	if err != nil || (!full && applied < last.GetMetadata().GetIndex()+r.cfg.SnapshotEntries) || applied == last.GetMetadata().GetIndex() {
+	if applied == r.snapshotAt || (!full && applied < r.snapshotAt+r.cfg.SnapshotEntries) {
 		return
 	}
 	data, err := marshalSnapshot(r.registry.Snapshot())
@@ -504,6 +505,7 @@ func (r *Replica) takeCheckpoint() {
 		}
 	}
 	r.status.checkpoints++
+	r.snapshotAt = applied
 	r.checkpoint = snap
 }
 
