@@ -3,24 +3,17 @@ package core
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 
 	"github.com/omnirelay/leadership/core/logpb"
 )
 
 // fieldHash hashes typed fields in a fixed order. Strings carry their length, so
 // that no two field lists run together.
-type fieldHash struct {
-	h   hash.Hash
-	buf [8]byte
-}
+type fieldHash struct{ fields []byte }
 
-func newFieldHash() *fieldHash { return &fieldHash{h: sha256.New()} }
+func newFieldHash() *fieldHash { return &fieldHash{} }
 
-func (f *fieldHash) u64(v uint64) {
-	binary.BigEndian.PutUint64(f.buf[:], v)
-	f.h.Write(f.buf[:])
-}
+func (f *fieldHash) u64(v uint64) { f.fields = binary.BigEndian.AppendUint64(f.fields, v) }
 
 func (f *fieldHash) i64(v int64) { f.u64(uint64(v)) }
 
@@ -34,13 +27,15 @@ func (f *fieldHash) bool(v bool) {
 
 func (f *fieldHash) str(s string) {
 	f.u64(uint64(len(s)))
-	f.h.Write([]byte(s))
+	f.fields = append(f.fields, s...)
 }
 
 func (f *fieldHash) bytes(b []byte) {
 	f.u64(uint64(len(b)))
-	f.h.Write(b)
+	f.fields = append(f.fields, b...)
 }
+
+func (f *fieldHash) sum() [32]byte { return sha256.Sum256(f.fields) }
 
 func (f *fieldHash) labels(m map[string]string) {
 	f.u64(uint64(len(m)))
@@ -69,7 +64,8 @@ func hashRecord(r *Record) []byte {
 	f.i64(r.WallNs)
 	f.i64(r.IssuedWallNs)
 	f.bytes(r.PrevHash)
-	return f.h.Sum(nil)
+	sum := f.sum()
+	return sum[:]
 }
 
 // Hash covers every field of the state. Equal histories give equal hashes.
@@ -115,7 +111,7 @@ func (g *Registry) Hash() [32]byte {
 	f.u64(uint64(g.formationMembers))
 	f.bool(g.forming)
 	f.u64(g.formation)
-	return [32]byte(f.h.Sum(nil))
+	return f.sum()
 }
 
 func (f *fieldHash) session(s *session) {
