@@ -26,6 +26,7 @@ type stream struct {
 	wire   *http.ResponseController
 	sub    *core.Subscription
 	proto  string // until the first event has told it
+	begun  bool   // the node could vouch for its copy since the stream was opened
 	silent int    // heartbeats in a row at which the node could not vouch for its copy
 }
 
@@ -43,7 +44,7 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 	logger := s.options.Logger.With("api", telemetry.APISSE, "protocol", r.Proto, "caller", r.caller, "scope", filter.Scope)
 	logger.Info("stream opened", "resume", r.Header.Get(cursorHeader))
 	st := &stream{server: s, out: w, wire: http.NewResponseController(w), sub: core.NewSubscription(filter, resume), proto: r.Proto}
-	err = st.run(r)
+	err = st.run(r, resume)
 	logger.Info("stream closed", "cause", cause(r, err))
 	return err
 }
@@ -80,7 +81,7 @@ func (s *Server) where(r *request) (f core.Filter, resume *core.Cursor, err erro
 		resume = &c
 	}
 	s.options.Source.View(func(g *core.Registry, st core.Status) {
-		if err = vouch(&st); err != nil || f.Scope == "" || resume != nil {
+		if !st.Ready || f.Scope == "" || resume != nil {
 			return
 		}
 		if _, known := g.Scope(f.Scope); !known {
@@ -100,12 +101,20 @@ func cause(r *request, err error) string {
 	return "this node is shutting down"
 }
 
-// run writes what is there and then waits for more.
-func (st *stream) run(r *request) error {
+// run writes what is there and then waits for more. A node that cannot vouch for its
+// copy yet opens the stream all the same and keeps silent: to an answer other than
+// 200 a browser's EventSource never comes back (HTML standard, 9.2.3).
+func (st *stream) run(r *request, resume *core.Cursor) error {
 	h := st.out.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no")
-	if err := st.write(fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())); err != nil {
+	first := fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())
+	if resume != nil {
+		// By the letter of the standard the reader has forgotten its place: a stream
+		// that breaks before its first event would be resumed from nowhere.
+		first = append(fmt.Appendf(nil, "id: %s\n", resume), first...)
+	}
+	if err := st.write(first); err != nil {
 		return err
 	}
 	heartbeat := time.NewTicker(st.server.options.Heartbeat)
@@ -152,7 +161,11 @@ func (st *stream) vouch() error {
 // poll takes the next events and writes them down, outside the lock.
 func (st *stream) poll() (text []byte, some bool) {
 	var items []core.StreamItem
-	st.server.options.Source.View(func(g *core.Registry, _ core.Status) { items = st.sub.Poll(g, eventsPerWrite) })
+	st.server.options.Source.View(func(g *core.Registry, s core.Status) {
+		if st.begun = st.begun || s.Ready; st.begun {
+			items = st.sub.Poll(g, eventsPerWrite)
+		}
+	})
 	var b bytes.Buffer
 	for _, item := range items {
 		event := wire.EventOf(item)

@@ -305,3 +305,27 @@ func TestEndStreamsEndsThem(t *testing.T) {
 		t.Errorf("%d after the end, want 503", resp.StatusCode)
 	}
 }
+
+// A browser never comes back to a stream that was answered with an error.
+func TestAStreamOpenedTooEarlyWaits(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("job")
+	st.node.SetReady("no registrar")
+	r := st.connect(true, "", "")
+	st.node.Join("node-1")
+	st.node.SetReady("")
+	if e := r.next(); e.Kind != "SNAPSHOT" || e.LeaderID != "node-1" {
+		t.Errorf("first event %+v", e)
+	}
+}
+
+// By the letter of the HTML standard a reader forgets its place at every new
+// connection, so a resumed stream names it before the first event.
+func TestAResumedStreamNamesItsPlace(t *testing.T) {
+	st := newSite(t)
+	r := st.connect(false, "", "7.2")
+	r.lastID = ""
+	if r.lines.Scan(); r.lines.Text() != "id: 7.2" {
+		t.Errorf("first line %q", r.lines.Text())
+	}
+}

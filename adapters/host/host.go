@@ -36,7 +36,10 @@ type Options struct {
 	OnMember  func(core.MemberChange)
 	OnPersist func(time.Duration)
 	OnDropped func(reason string)
-	Logger    *slog.Logger
+	OnCommand func(core.Code)
+	// OnKeepalive tells of the own member's keepalives: sent, or acknowledged.
+	OnKeepalive func(acknowledged bool)
+	Logger      *slog.Logger
 }
 
 // Stand is what the own member stands for.

@@ -31,6 +31,9 @@ func (h *Host) followMember() {
 func (h *Host) flushMember() {
 	out := h.member.TakeOutput()
 	for _, m := range out.Messages {
+		if m.Keepalive != nil && h.o.OnKeepalive != nil {
+			h.o.OnKeepalive(false)
+		}
 		h.inbox.offer(core.Input{Member: &core.MemberInput{Conn: ownConn, Message: m}})
 	}
 	for _, c := range out.Changes {
@@ -57,6 +60,9 @@ func (h *Host) logChange(c core.MemberChange) {
 func (h *Host) stepMember(msg core.ReplicaMessage) {
 	h.memberMu.Lock()
 	defer h.memberMu.Unlock()
+	if msg.Ack != nil && h.o.OnKeepalive != nil {
+		h.o.OnKeepalive(true)
+	}
 	if h.member != nil {
 		h.member.Step(h.clock.Now(), msg)
 	}

@@ -79,6 +79,9 @@ func (w *world) Emit(e core.Emission) {
 		h.o.OnRecords(e.Records)
 	}
 	for _, d := range e.Requests {
+		if h.o.OnCommand != nil {
+			h.o.OnCommand(core.Code(d.Result.Code))
+		}
 		h.calls.finishRequest(d)
 	}
 	for _, d := range e.Reads {

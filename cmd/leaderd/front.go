@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/omnirelay/leadership/adapters/control"
@@ -61,7 +62,10 @@ func newFront(n *node) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.grpc = grpc.NewServer(grpc.Creds(n.certificates.ServerCredentials()), grpc.MaxRecvMsgSize(maxRequestBytes),
+	// Optional, so that a caller without a certificate is told so by rpc rather than by
+	// a broken connection.
+	creds := credentials.NewTLS(n.certificates.Server(transport.Optional, "h2"))
+	f.grpc = grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(maxConnectionStreams), grpc.ConnectionTimeout(handshakeWithin),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingAfter}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}))

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/omnirelay/leadership/adapters/config"
 )
 
 // Exit codes.
@@ -19,6 +21,11 @@ func main() {
 	err := newCommand().Execute()
 	if err == nil {
 		return
+	}
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprintln(os.Stderr, problems) // each line names its place
+		os.Exit(exitFailed)
 	}
 	fmt.Fprintln(os.Stderr, "leaderd:", err)
 	var usage *usageError

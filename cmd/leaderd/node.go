@@ -88,6 +88,7 @@ func (n *node) hostOptions(boot core.Boot) host.Options {
 		Log: n.log, Boot: boot, Evaluation: c.EvaluationInterval, Logger: n.logger,
 		Send:      func(messages []core.Message) { n.peers.Send(messages) },
 		OnRecords: n.metrics.Observe, OnPersist: n.metrics.Persisted, OnMember: n.remember,
+		OnCommand: n.metrics.Command, OnKeepalive: n.countKeepalive,
 	}
 	for _, p := range c.Peers {
 		o.Core.Voters = append(o.Core.Voters, p.Replica())
@@ -126,6 +127,14 @@ func standsOf(c *config.Config) []host.Stand {
 		stands = append(stands, host.Stand{Selector: &logpb.Selector{Kind: core.KindShard, Namespace: s.Namespace}, Priority: s.Priority})
 	}
 	return stands
+}
+
+func (n *node) countKeepalive(acknowledged bool) {
+	if acknowledged {
+		n.metrics.KeepaliveAcknowledged()
+	} else {
+		n.metrics.KeepaliveSent()
+	}
 }
 
 // remember keeps the session's id for a later life of this node. It is called on
@@ -205,6 +214,11 @@ func (n *node) close() {
 		n.peerServer.Stop()
 	}
 	n.running.Wait()
+	if n.metrics != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		n.metrics.Flush(ctx)
+	}
 	if n.log != nil {
 		if err := n.log.Close(); err != nil {
 			n.logger.Warn("closing the log", "error", err)
