@@ -46,6 +46,9 @@ func toldAlike(t *testing.T, dev *harness.Dev) (all harness.Leaders, err error) 
 			n.Leaders,
 			n.Subscribed,
 			func() (harness.Leaders, error) { return leadersByCLI(t, "--cluster", dev.Manifest, "--url", n.URL) },
+			func() (harness.Leaders, error) {
+				return leadersByCLI(t, "--cluster", dev.Manifest, "--grpc-url", n.GRPC)
+			},
 		} {
 			here, err := ask()
 			if err != nil {

@@ -14,16 +14,10 @@ import (
 // refuses itself before its successor has acted; afterwards the resource refuses it.
 func TestPausedLeaderIsFencedOff(t *testing.T) {
 	c := harness.New(t, harness.Options{})
+	watch := c.WatchHeld()
 	t.Run("the registrar", func(t *testing.T) { pauseLeader(t, c, true) })
 	t.Run("another", func(t *testing.T) { pauseLeader(t, c, false) })
-	verifyAudit(t, c)
-}
-
-func verifyAudit(t *testing.T, c *harness.Cluster) {
-	t.Helper()
-	if err := c.AwaitTrail(10 * time.Second).Verify(); err != nil {
-		t.Errorf("audit: %v", err)
-	}
+	verifyTrail(t, c, watch)
 }
 
 func pauseLeader(t *testing.T, c *harness.Cluster, registrar bool) {

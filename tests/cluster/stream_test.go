@@ -25,6 +25,10 @@ func TestStreamsMissNothing(t *testing.T) {
 		"of nodes in turn by HTTP/1":   c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), HTTP1: true}),
 	}
 	unbroken := c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[2])})
+	watchers := map[string]*harness.Watcher{
+		"of nodes in turn, to the CLI":          c.StartWatcher(),
+		"of the third node by gRPC, to the CLI": c.StartWatcher("--grpc-url", c.Nodes[2].GRPC),
+	}
 	for _, s := range sources {
 		harness.Await(t, 5*time.Second, "the stream's snapshot", func() error { return snapshotEnded(s) })
 	}
@@ -41,6 +45,10 @@ func TestStreamsMissNothing(t *testing.T) {
 	c.AwaitSettled(20 * time.Second)
 	end := c.AwaitTrail(10 * time.Second).End()
 	followsTrail(t, c, "the stream of the third node, not broken", unbroken, end)
+	for name, w := range watchers {
+		followsTrail(t, c, "the stream "+name, w, end)
+		t.Logf("the stream %s: reconnected %d times", name, w.Reconnected())
+	}
 	for name, s := range sources {
 		awaitResumed(t, "the stream "+name, s)
 		followsTrail(t, c, "the stream "+name, s, end)

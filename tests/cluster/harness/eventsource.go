@@ -151,11 +151,6 @@ func (s *EventSource) dispatch(m Message) {
 	s.events = append(s.events, Arrival{Event: e, At: time.Now()})
 }
 
-// CursorOf is the place behind an event.
-func CursorOf(e wire.Event) core.Cursor {
-	return core.Cursor{Revision: e.Revision, Ordinal: e.Ordinal}
-}
-
 // Break ends the present connection, as a network does.
 func (s *EventSource) Break() {
 	s.mu.Lock()
@@ -186,63 +181,12 @@ func (s *EventSource) Connections() (opened, resumed, refused int, refusal strin
 	return s.connections, s.resumed, s.refused, s.refusal
 }
 
-// Reached reports whether the event at the cursor, or a later one, has arrived.
-func (s *EventSource) Reached(c core.Cursor) bool {
-	events := s.Events()
-	return len(events) > 0 && CursorOf(events[len(events)-1].Event).Compare(c) >= 0
-}
-
-// Verify checks what arrived against the audit trail: one snapshot with the
-// leaders of its revision, then every record after it once and in order.
-func (s *EventSource) Verify(trail Trail) error {
+// Told is what arrived so far, or why it cannot be read.
+func (s *EventSource) Told() (told Told, err error) {
 	s.mu.Lock()
-	bad, events := s.bad, s.events
-	s.mu.Unlock()
-	if bad != nil {
-		return bad
+	defer s.mu.Unlock()
+	for _, a := range s.events {
+		told = append(told, a.Event)
 	}
-	snapshot := Leaders{ByScope: map[string]wire.Token{}}
-	for i, a := range events {
-		switch e := a.Event; {
-		case e.Kind == core.EventSnapshot.String():
-			snapshot.ByScope[e.Scope] = *e.Token
-		case e.Kind == core.EventObserved.String() && e.Reason == core.ReasonSnapshotEnd:
-			if err := snapshot.SameTokens(trail.LeadersAt(CursorOf(e))); err != nil {
-				return fmt.Errorf("the snapshot at %v against the audit trail: %w", CursorOf(e), err)
-			}
-			return sameEvents(events[i+1:], trail.After(CursorOf(e)))
-		default:
-			return fmt.Errorf("event %d is %s %s, within a snapshot", i, e.Kind, e.Reason)
-		}
-	}
-	return fmt.Errorf("%d events arrived and no snapshot ended", len(events))
-}
-
-func sameEvents(events []Arrival, trail Trail) error {
-	for i, a := range events {
-		if i == len(trail) {
-			return fmt.Errorf("%d events arrived after the snapshot, the audit trail has %d; the first too many is %s at %v",
-				len(events), len(trail), a.Event.Kind, CursorOf(a.Event))
-		}
-		if err := sameEvent(a.Event, &trail[i]); err != nil {
-			return fmt.Errorf("event %d after the snapshot: %w", i+1, err)
-		}
-	}
-	if len(events) < len(trail) {
-		return fmt.Errorf("%d events arrived after the snapshot, the audit trail has %d; the first missing is record %d", len(events), len(trail), trail[len(events)].Seq)
-	}
-	return nil
-}
-
-func sameEvent(e wire.Event, r *wire.AuditRecord) error {
-	fence := uint64(0)
-	if e.Token != nil {
-		fence = e.Token.FenceToken
-	}
-	if CursorOf(e) != (core.Cursor{Revision: r.Revision, Ordinal: r.Ordinal}) || e.Kind != r.Kind || e.Scope != r.Scope || e.LeaderID != r.MemberID ||
-		fence != r.FenceToken || e.CorrelationID != r.CorrelationID || !e.OccurredAt.Equal(r.OccurredAt) {
-		return fmt.Errorf("%v %s of %s by %s with fence %d (%s), the audit trail has %d.%d %s of %s by %s with fence %d (%s)", CursorOf(e), e.Kind, e.Scope,
-			e.LeaderID, fence, e.CorrelationID, r.Revision, r.Ordinal, r.Kind, r.Scope, r.MemberID, r.FenceToken, r.CorrelationID)
-	}
-	return nil
+	return told, s.bad
 }
