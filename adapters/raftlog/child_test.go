@@ -59,7 +59,10 @@ func runChild(dir, limit string) int {
 
 func limitFiles(limit string) {
 	var bytes uint64
-	fmt.Sscan(limit, &bytes)
+	if _, err := fmt.Sscan(limit, &bytes); err != nil {
+		fmt.Println("open", err)
+		os.Exit(1)
+	}
 	signal.Ignore(syscall.SIGXFSZ)
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: bytes}); err != nil {
 		fmt.Println("open", err)
@@ -116,7 +119,7 @@ func startChild(t *testing.T, dir, limit string, wrapper ...string) *child {
 		t.Fatalf("%s: %v (ci/setup installs what the tests need)", words[0], err)
 	}
 	c.out = bufio.NewScanner(io.LimitReader(stdout, 1<<20))
-	t.Cleanup(func() { c.cmd.Process.Kill(); c.cmd.Wait() })
+	t.Cleanup(func() { c.cmd.Process.Kill(); _ = c.cmd.Wait() })
 	return c
 }
 
@@ -129,7 +132,9 @@ func (c *child) next(t *testing.T) bool {
 	kind, rest, _ := strings.Cut(c.out.Text(), " ")
 	switch kind {
 	case "ack":
-		fmt.Sscan(rest, &c.acked)
+		if _, err := fmt.Sscan(rest, &c.acked); err != nil {
+			t.Fatalf("the child acknowledged %q: %v", rest, err)
+		}
 	case "failed":
 		c.failed = rest
 	case "shut":

@@ -123,7 +123,7 @@ func judge(t *testing.T, dir string, d damage, steps uint64) (refused bool) {
 	if err != nil {
 		t.Fatalf("%s: opened once, then refused: %v", d.name, err)
 	}
-	defer log.Close()
+	defer mustClose(t, log)
 	if diff := difference(boot, storyTwin(steps+4).boot()); diff != "" {
 		t.Fatalf("%s: went on to other content: %s", d.name, diff)
 	}

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/omnirelay/leadership/core"
 )
@@ -83,7 +84,7 @@ func Open(o Options) (*Log, core.Boot, error) {
 	l := &Log{path: filepath.Join(o.Dir, fileName), lock: lock}
 	boot, err := l.open(o)
 	if err != nil {
-		l.release(err)
+		_ = l.release(err) // what closing says beside err would only hide it
 		return nil, core.Boot{}, err
 	}
 	return l, boot, nil
@@ -116,7 +117,7 @@ func (l *Log) open(o Options) (core.Boot, error) {
 func (l *Log) openRefusal(dir string, err error) error {
 	var errno syscall.Errno
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return inUse(dir, "")
 	case errors.As(err, &errno): // nothing is said about the content
 		return unusable(l.path, err)

@@ -118,7 +118,7 @@ var refusals = []struct {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { db.Close() })
+		t.Cleanup(func() { _ = db.Close() })
 	}, nil},
 	{"a second opener", ReasonInUse, func(t *testing.T, dir string) {
 		log := mustOpen(t, dir)

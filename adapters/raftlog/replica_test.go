@@ -55,7 +55,7 @@ func (w *world) start() {
 		w.net.t.Fatalf("node %d: %v", w.id, err)
 	}
 	w.log = log
-	w.net.t.Cleanup(func() { log.Close() })
+	w.net.t.Cleanup(func() { _ = log.Close() })
 	w.replica, err = core.NewReplica(core.Config{
 		ID: w.id, Voters: []core.NodeID{1, 2, 3}, ClusterID: "mesh.test", Seed: uint64(w.net.now) + uint64(w.id), SnapshotEntries: 10,
 	}, boot, w.net.now)

@@ -186,7 +186,7 @@ func TestLogEqualsItsTwin(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		runs++
 		m := &model{dir: fmt.Sprintf("%s/%d", base, runs)}
-		defer func() { m.log.Close(); os.RemoveAll(m.dir) }()
+		defer func() { _ = m.log.Close(); os.RemoveAll(m.dir) }()
 		m.open(rt)
 		rt.Repeat(map[string]func(*rapid.T){
 			"append": m.append, "commit": m.commit, "checkpoint": m.checkpoint, "install": m.install,

@@ -92,10 +92,10 @@ func (c *devCluster) run(ctx context.Context, exits chan *devNode, out io.Writer
 		}
 	}
 	if err := c.awaitReady(ctx, exits); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
+	}
+	if ctx.Err() != nil { // stopped before it was ready
+		return nil
 	}
 	if err := c.writeManifest(); err != nil {
 		return err

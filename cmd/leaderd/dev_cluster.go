@@ -196,8 +196,7 @@ func (c *devCluster) running() int {
 
 // awaitReady waits until every node says that it is ready.
 func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) error {
-	ctx, cancel := context.WithTimeout(ctx, devReadyWithin)
-	defer cancel()
+	deadline := time.After(devReadyWithin)
 	certificates, err := transport.LoadCertificates(transport.Files{
 		CA: c.tls("ca.pem"), Cert: c.tls("read.pem"), Key: c.tls("read-key.pem"),
 	}, nil)
@@ -217,6 +216,8 @@ func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) erro
 			n.ended = true
 			return fmt.Errorf("%s ended before it was ready (%s):\n%s", n.id, n.state(), tail(n.log))
 		case <-ctx.Done():
+			return nil
+		case <-deadline:
 			return fmt.Errorf("%s is not ready after %v; see %s", c.nodes[i].id, devReadyWithin, c.nodes[i].log)
 		case <-tick.C:
 		}
