@@ -55,7 +55,7 @@ var rooms = []room{
 		why: "the shipped program cannot plant a bug or enter a simulation"},
 	{path: "cmd/omnirelay", may: []string{"core", "wire", "adapters/*"},
 		tests: []string{"adapters/control/controltest"},
-		why: "the shipped program cannot plant a bug or enter a simulation"},
+		why:   "the shipped program cannot plant a bug or enter a simulation"},
 	{path: "cmd/simrun", may: []string{"core", "core/logpb", "core/plant", "wire", "sim"},
 		why: "a verdict on core must not rest on an adapter"},
 
