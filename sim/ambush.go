@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -14,6 +15,7 @@ import (
 // matter only in a window of a few milliseconds that random faults hardly meet.
 type ambushes struct {
 	atDecision time.Duration // black-hole whoever sends a keeper's decision; 0: not laid
+	atExpiry   time.Duration // the same, for an expiry
 	atCheck    time.Duration // pause whoever asks a quorum whether it still leads; 0: not laid
 	atVote     bool          // crash whoever is about to make a vote durable
 	hasty      bool          // the next process that comes back does so at once
@@ -27,7 +29,11 @@ func (n *nemesis) intercept(r *replica, m *core.Message) bool {
 		return false
 	}
 	switch {
-	case n.atDecision > 0 && carriesDecision(m.Raft):
+	case n.atExpiry > 0 && carries(m.Raft, isExpiry):
+		d := n.atExpiry
+		n.atExpiry = 0
+		n.blackHole(r, d)
+	case n.atDecision > 0 && carries(m.Raft, isDecision):
 		d := n.atDecision
 		n.atDecision = 0
 		n.blackHole(r, d)
@@ -40,16 +46,18 @@ func (n *nemesis) intercept(r *replica, m *core.Message) bool {
 	return n.holes[r.id] > 0 && len(m.Raft.GetEntries()) > 0
 }
 
-func carriesDecision(m *raftpb.Message) bool {
+func isDecision(c *logpb.Command) bool { return c.GetKeeper() != nil }
+
+func isExpiry(c *logpb.Command) bool {
+	return c.GetKeeper().GetKind() == logpb.KeeperDecision_KIND_EXPIRE
+}
+
+// carries reports whether an append carries such a command.
+func carries(m *raftpb.Message, such func(*logpb.Command) bool) bool {
 	for _, e := range m.GetEntries() {
 		d := new(logpb.Entry)
-		if e.GetType() != raftpb.EntryNormal || proto.Unmarshal(e.GetData(), d) != nil {
-			continue
-		}
-		for _, c := range d.Commands {
-			if c.GetKeeper() != nil {
-				return true
-			}
+		if e.GetType() == raftpb.EntryNormal && proto.Unmarshal(e.GetData(), d) == nil && slices.ContainsFunc(d.Commands, such) {
+			return true
 		}
 	}
 	return false

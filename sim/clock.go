@@ -35,8 +35,8 @@ func (c *clock) At(t int64) core.Time {
 		i--
 	}
 	s := c.segments[i]
-	d := t - s.from
-	return s.base + core.Time(d+d/million*s.ppm+d%million*s.ppm/million)
+	d, rate := t-s.from, million+s.ppm
+	return s.base + core.Time(d/million*rate+d%million*rate/million)
 }
 
 // when is the first instant of true time at which the clock shows at least r, if
@@ -51,11 +51,7 @@ func (c *clock) when(r core.Time) int64 {
 		return s.from
 	}
 	rate := million + s.ppm
-	t := s.from + d/rate*million + d%rate*million/rate
-	for c.At(t) < r {
-		t++
-	}
-	return t
+	return s.from + d/rate*million + (d%rate*million+rate-1)/rate
 }
 
 // setRate bends the clock.

@@ -40,6 +40,7 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"split":                  (*nemesis).split,
 	"lagging-replica":        (*nemesis).lag,
 	"isolate-member":         (*nemesis).isolateMember,
+	"delay-member":           (*nemesis).delayMember,
 	"member-one-replica":     (*nemesis).leaveOneReplica,
 	"member-crash":           (*nemesis).crashMember,
 	"member-pause":           (*nemesis).pauseMember,
@@ -53,6 +54,7 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"wall-jump":              func(n *nemesis, _ time.Duration) { n.anyReplica().wall = n.rng.Int64N(int64(48 * time.Hour)) },
 	"black-hole":             func(n *nemesis, d time.Duration) { n.blackHole(n.registrar(), d) },
 	"black-hole-at-decision": func(n *nemesis, d time.Duration) { n.atDecision = d },
+	"black-hole-at-expiry":   func(n *nemesis, d time.Duration) { n.atExpiry = d },
 	"pause-at-check":         func(n *nemesis, d time.Duration) { n.atCheck = d },
 	"crash-at-vote":          func(n *nemesis, _ time.Duration) { n.atVote = true },
 	"hand-over":              func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
@@ -347,6 +349,30 @@ func (n *nemesis) isolateMember(d time.Duration) {
 		}
 	}
 	n.cutLinks(links, d)
+}
+
+// delayMember holds up what a member says now until its session is about to
+// expire, and then lets nothing more of it through.
+func (n *nemesis) delayMember(d time.Duration) {
+	m, ttl := n.anyMember(), n.w.scenario.TTL.D()
+	n.w.network.held[m.at] = ttl*4/5 + time.Duration(n.rng.Int64N(int64(ttl/4)))
+	n.w.tracef(m.member, "%s is heard %v late", m.processName(), n.w.network.held[m.at])
+	m.slow++
+	n.lasting(ttl/4, func() {
+		m.slow--
+		n.w.network.held[m.at] = 0
+		if !n.over {
+			n.cutLinks(n.linksOf(m), d)
+		}
+	})
+}
+
+// linksOf are a member's links to the replicas, in both directions.
+func (n *nemesis) linksOf(m *member) (links [][2]endpoint) {
+	for _, r := range n.w.replicas {
+		links = append(links, bothWays(r.at, m.at)...)
+	}
+	return links
 }
 
 // leaveOneReplica cuts a member from all replicas but one.

@@ -26,11 +26,12 @@ type network struct {
 	quality Quality
 	storms  int // faults that spoil the quality
 	size    int
-	cuts    []int // by from*size+to: how many faults cut the link
+	cuts    []int           // by from*size+to: how many faults cut the link
+	held    []time.Duration // by sender: what its messages take on top
 }
 
 func newNetwork(w *World, size int, q Quality, rng *rand.Rand) *network {
-	return &network{w: w, rng: rng, quality: q, size: size, cuts: make([]int, size*size)}
+	return &network{w: w, rng: rng, quality: q, size: size, cuts: make([]int, size*size), held: make([]time.Duration, size)}
 }
 
 // send carries a message: deliver runs when, and as often as, it arrives. It
@@ -42,9 +43,9 @@ func (n *network) send(from, to endpoint, deliver func()) bool {
 	if n.chance(n.quality.Loss) {
 		return true
 	}
-	n.w.after(n.delay(), deliver)
+	n.w.after(n.held[from]+n.delay(), deliver)
 	if n.chance(n.quality.Duplicate) {
-		n.w.after(n.delay(), deliver)
+		n.w.after(n.held[from]+n.delay(), deliver)
 	}
 	return true
 }

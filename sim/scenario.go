@@ -133,7 +133,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
-		contestedElections(), lateDecisions(), deposedRegistrar(), stalledReceipts(),
+		contestedElections(), lateDecisions(), lateExpiries(), deposedRegistrar(), stalledReceipts(),
 	}
 }
 
@@ -431,6 +431,17 @@ func lateDecisions() Scenario {
 		fault("isolate-registrar", 8*sec, 300*ms, 2*sec),
 		fault("hand-over", 6*sec, 0, 0),
 		fault("member-pause", 700*ms, 800*ms, 2600*ms),
+	}
+	return s
+}
+
+func lateExpiries() Scenario {
+	s := baseline("late-expiries", "an expiry is proposed and not committed when its member comes back")
+	s.Members = 8
+	s.Faults = []FaultRate{
+		fault("black-hole-at-expiry", 900*ms, 20*ms, 500*ms),
+		fault("delay-member", 500*ms, 1*sec, 2500*ms),
+		fault("isolate-registrar", 12*sec, 300*ms, 2*sec),
 	}
 	return s
 }

@@ -11,7 +11,7 @@ func Trials() []Trial {
 	return []Trial{
 		{plant.AckBeforeQuorum, of(check.ExclusiveLeaseProperty), "deposed-registrar", 20},
 		{plant.ExpireWithoutWait, of(check.ExclusiveLeaseProperty), "registrar-churn", 10},
-		{plant.DeposedExpiryCounts, of(check.NoResurrectionProperty), "registrar-churn", 20},
+		{plant.DeposedExpiryCounts, of(check.NoResurrectionProperty), "deposed-registrar", 10},
 		{plant.KeepalivesBeforeFirstEntry, of(check.NoResurrectionProperty), "late-decisions", 40},
 		{plant.RenewExpired, of(check.NoResurrectionProperty), "retire-redeclare", 10},
 		{plant.LeaseFromAck, of(check.ExclusiveLeaseProperty), "slow-disk", 40},
@@ -38,7 +38,7 @@ func Trials() []Trial {
 		{plant.NoNotes, of(check.BoundedExpiryProperty), "silent-members", 40},
 		{plant.StampBeforeDrain, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "stalled-receipts", 10},
 		{plant.OldCheckConfirms, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "deposed-registrar", 20},
-		{plant.AckWhileExpiring, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 80},
+		{plant.AckWhileExpiring, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-expiries", 40},
 		{plant.OfficeOutlived, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "registrar-churn", 10},
 		{plant.NoteCountsWhenApplied, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 20},
 		{plant.TermOfCommitter, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 20},

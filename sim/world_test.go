@@ -2,14 +2,97 @@ package sim
 
 import (
 	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/omnirelay/leadership/core/plant"
+	"github.com/omnirelay/leadership/sim/check"
 )
 
-func TestSteady(t *testing.T) {
-	s, _ := ScenarioByName("steady")
-	r := Run(Options{Seed: 1, Scenario: s})
-	t.Logf("%+v hash %s wall %v", r.Stats, r.Hash, r.Wall)
-	for _, v := range r.Violations {
-		t.Error(v)
-		t.Log(Explain(Options{Seed: 1, Scenario: s}))
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// named finds a scenario that must be there.
+func named(t *testing.T, name string) Scenario {
+	t.Helper()
+	s, err := ScenarioByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// clean runs seeds of a scenario and fails on any violation.
+func clean(t *testing.T, s Scenario, from, to uint64) Total {
+	t.Helper()
+	swarm := Swarm{Options: Options{Scenario: s}, From: from, To: to, Jobs: 2}
+	total := swarm.Run()
+	for _, r := range total.Failed {
+		t.Errorf("%s\n%s", s.Name, Explain(Options{Seed: r.Seed, Scenario: s}))
+	}
+	return total
+}
+
+func TestEveryScenarioIsClean(t *testing.T) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 1
+	}
+	for _, s := range Scenarios() {
+		t.Run(s.Name, func(t *testing.T) { clean(t, s, 1, seeds) })
+	}
+}
+
+func TestDefaultReachesEverything(t *testing.T) {
+	if testing.Short() {
+		t.Skip("60 seeds")
+	}
+	total := clean(t, named(t, "default"), 101, 160)
+	if missing := total.Stats.Missing(); len(missing) > 0 {
+		t.Errorf("never met: %v", missing)
+	}
+}
+
+func TestSameSeedSameHash(t *testing.T) {
+	for _, name := range []string{"default", "contested-elections", "snapshots"} {
+		hashes, err := Determinism(Options{Scenario: named(t, name)}, 1, 3, 2, 6)
+		if err != nil {
+			t.Error(err)
+		}
+		if hashes[1] == hashes[2] {
+			t.Errorf("%s: two seeds have one hash", name)
+		}
+	}
+}
+
+func TestDeterminismNoticesMapOrder(t *testing.T) {
+	o := Options{Scenario: named(t, "steady"), Plants: plant.Of(plant.ApplyRangesOverMap)}
+	if _, err := Determinism(o, 1, 4, 4, 2); err == nil {
+		t.Error("a registry that ranges over a map gave equal hashes")
+	}
+}
+
+func TestTracingChangesNothing(t *testing.T) {
+	s := named(t, "default")
+	if a, b := Run(Options{Seed: 3, Scenario: s}), Run(Options{Seed: 3, Scenario: s, Trace: true}); a.Hash != b.Hash {
+		t.Errorf("hash %s untraced, %s traced", a.Hash, b.Hash)
+	}
+}
+
+func TestExplanationNamesThePropertyAndWhatLedToIt(t *testing.T) {
+	o := Options{Seed: 1, Scenario: named(t, "hand-over"), Plants: plant.Of(plant.SuccessorBeforeAck)}
+	r := Run(o)
+	if _, ok := r.Violated([]check.Property{check.HolderIsLeaderProperty, check.ExclusiveLeaseProperty}); !ok {
+		t.Fatalf("violations: %v", r.Violations)
+	}
+	if text := Explain(o); len(text) < 200 {
+		t.Errorf("explanation: %s", text)
+	}
+}
+
+func TestSwarmKeepsItsBudget(t *testing.T) {
+	swarm := Swarm{Options: Options{Scenario: named(t, "steady")}, From: 1, Budget: 50 * time.Millisecond, Jobs: 1}
+	if total := swarm.Run(); total.Runs == 0 || total.Wall > 5*time.Second {
+		t.Errorf("%d runs in %v", total.Runs, total.Wall)
 	}
 }
