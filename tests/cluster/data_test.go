@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"os"
 	"path/filepath"
@@ -72,8 +73,7 @@ func flipByte(path string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	return db.Update(func(tx *bbolt.Tx) error {
+	err = db.Update(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
 			for key, value := range all(b) {
 				if at := bytes.Index(value, []byte("shard/mesh.demo/")); at >= 0 {
@@ -85,6 +85,7 @@ func flipByte(path string) error {
 			return nil
 		})
 	})
+	return errors.Join(err, db.Close())
 }
 
 // all are the keys and values of a bucket.

@@ -107,7 +107,7 @@ func (s *EventSource) connect(ctx context.Context, n *Node) {
 	if !s.accept(resp, n, lastID != "") {
 		return
 	}
-	stream := &eventStream{id: lastID, dispatch: s.dispatch, retry: s.setRetry}
+	stream := &eventStream{dispatch: s.dispatch, remember: s.setLastID, retry: s.setRetry}
 	_ = stream.read(resp.Body) // it always ends somehow
 }
 
@@ -130,6 +130,12 @@ func (s *EventSource) accept(resp *http.Response, n *Node, resumed bool) bool {
 	return true
 }
 
+func (s *EventSource) setLastID(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID = id
+}
+
 func (s *EventSource) setRetry(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +145,6 @@ func (s *EventSource) setRetry(d time.Duration) {
 func (s *EventSource) dispatch(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastID = m.LastEventID
 	var e wire.Event
 	err := json.Unmarshal([]byte(m.Data), &e)
 	if err == nil && (e.Kind != m.Type || (e.Kind != core.EventSnapshot.String() && CursorOf(e).String() != m.LastEventID)) {

@@ -18,6 +18,7 @@ type Message struct {
 // standard says in "Interpreting an event stream".
 type eventStream struct {
 	dispatch func(Message)
+	remember func(lastEventID string)
 	retry    func(time.Duration)
 
 	line    []byte
@@ -87,8 +88,10 @@ func (s *eventStream) field(name, value string) {
 	}
 }
 
-// complete dispatches what was gathered. Without data there is nothing to dispatch.
+// complete dispatches what was gathered. Without data there is nothing to dispatch,
+// but the id counts all the same: also the empty one of a stream that named none.
 func (s *eventStream) complete() {
+	s.remember(s.id)
 	m := Message{Type: s.eventType, Data: strings.TrimSuffix(s.data.String(), "\n"), LastEventID: s.id}
 	empty := s.data.Len() == 0
 	s.data.Reset()

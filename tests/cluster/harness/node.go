@@ -61,12 +61,20 @@ func (n *Node) AwaitExit(within time.Duration) int {
 // Running reports whether the process is there, paused or not.
 func (n *Node) Running() bool { return n.process != nil && !n.process.Ended() }
 
-// Logged reports whether the log contains the text.
-func (n *Node) Logged(text string) bool {
+// LogSize is how long the log is now, in bytes.
+func (n *Node) LogSize() int64 {
+	n.cluster.t.Helper()
+	info, err := os.Stat(n.Log)
+	must(n.cluster.t, err)
+	return info.Size()
+}
+
+// LoggedSince reports whether the log contains the text behind a place in it.
+func (n *Node) LoggedSince(size int64, text string) bool {
 	n.cluster.t.Helper()
 	data, err := os.ReadFile(n.Log)
 	must(n.cluster.t, err)
-	return strings.Contains(string(data), text)
+	return strings.Contains(string(data[size:]), text)
 }
 
 // LogTail returns the last lines of the log but those of transitions, which the
