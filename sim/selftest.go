@@ -130,7 +130,7 @@ func (c *cleanRuns) violation(s Scenario, seed uint64) *check.Violation {
 
 // String tells a result in one line.
 func (r TrialResult) String() string {
-	what := fmt.Sprintf("%-30s %-16s %-17s", r.Trial.Plant, r.Trial.Properties[0], r.Trial.Scenario)
+	what := fmt.Sprintf("%-30s %-16s %-20s", r.Trial.Plant, r.Trial.Properties[0], r.Trial.Scenario)
 	switch {
 	case r.Unclean != nil:
 		return fmt.Sprintf("%s UNCLEAN  seed %d breaks %s without the plant", what, r.Seed, r.Unclean.Property)

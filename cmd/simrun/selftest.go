@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,11 @@ func newSelftestCommand() *cobra.Command {
 
 func listTrials(w io.Writer) {
 	for _, t := range sim.Trials() {
-		fmt.Fprintf(w, "%-30s %-40v %-17s within %d seeds\n", t.Plant, t.Properties, t.Scenario, t.Seeds)
+		names := make([]string, len(t.Properties))
+		for i, p := range t.Properties {
+			names[i] = string(p)
+		}
+		fmt.Fprintf(w, "%-30s %-31s %-20s within %d seeds\n", t.Plant, strings.Join(names, "|"), t.Scenario, t.Seeds)
 	}
 }
 
