@@ -280,7 +280,7 @@ func (k *Keeper) settle(t *tended) {
 		return
 	case t.expirePending != 0 && !k.plants.Has(plant.AckWhileExpiring):
 		return
-	case t.held && !k.plants.Has(plant.AckAfterNote):
+	case t.held && !k.plants.Has(plant.AckAfterNote) && !(t.expirePending != 0 && k.plants.Has(plant.AckWhileExpiring)):
 		return
 	}
 	w := t.waiting[0]
