@@ -52,3 +52,13 @@ func TestTrialsNameScenariosAndEachPlantOnce(t *testing.T) {
 		seen[trial.Plant] = true
 	}
 }
+
+func TestEveryPlantHasATrialOrAReason(t *testing.T) {
+	for _, p := range plant.All() {
+		_, tried := TrialOf(p)
+		_, masked := Masked()[p]
+		if tried == masked {
+			t.Errorf("%s: in the table of trials %v, among the masked %v; want one of them", p, tried, masked)
+		}
+	}
+}

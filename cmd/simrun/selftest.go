@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/omnirelay/leadership/core/plant"
 	"github.com/omnirelay/leadership/sim"
 )
 
@@ -42,6 +43,17 @@ func listTrials(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%-30s %-31s %-20s within %d seeds\n", t.Plant, strings.Join(names, "|"), t.Scenario, t.Seeds)
 	}
+	listMasked(w)
+}
+
+// listMasked names the plants that nothing catches.
+func listMasked(w io.Writer) {
+	masked := sim.Masked()
+	for _, p := range plant.All() {
+		if why, ok := masked[p]; ok {
+			fmt.Fprintf(w, "%-30s NOT TRIED: %s\n", p, why)
+		}
+	}
 }
 
 func selftest(w io.Writer, jobs int) error {
@@ -53,6 +65,7 @@ func selftest(w io.Writer, jobs int) error {
 			failed++
 		}
 	})
+	listMasked(w)
 	needed := make([]int, len(results))
 	for i := range results {
 		needed[i] = results[i].Needed
