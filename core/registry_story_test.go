@@ -221,3 +221,16 @@ func newerPayload(t testing.TB, what string) []byte {
 	}
 	return mustMarshal(t, e)
 }
+
+// apply applies one command and fails unless the entry is taken.
+func apply(t testing.TB, g *Registry, c *logpb.Command) *Outcome {
+	t.Helper()
+	if err := CompleteCommand(c); err != nil {
+		t.Fatal(err)
+	}
+	out, err := g.Apply(g.revision+1, 1, mustMarshal(t, &logpb.Entry{Commands: []*logpb.Command{c}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
