@@ -209,19 +209,28 @@ func (n *nemesis) stallBy(p *process, slow *int, d time.Duration, oneIn int, lon
 	p.stallOneIn, p.stallMax = oneIn, longest
 	n.w.tracef(p.name, "stalls at one in %d port calls for up to %v", p.stallOneIn, p.stallMax)
 	n.lasting(d, func() {
-		*slow--
 		p.stallOneIn = 0
+		n.recover(slow, longest)
 	})
 }
 
 func (n *nemesis) slowDisk(r *replica, d time.Duration) {
 	r.slow++
 	r.disk.syncMax = []time.Duration{100 * ms, 600 * ms, 3 * sec}[n.rng.IntN(3)]
-	r.disk.syncMin = r.disk.syncMax / 10
+	longest := r.disk.syncMax
+	r.disk.syncMin = longest / 10
 	n.w.tracef(r.name, "disk takes up to %v", r.disk.syncMax)
 	n.lasting(d, func() {
-		r.slow--
+		n.recover(&r.slow, longest)
 		r.disk.syncMin, r.disk.syncMax = n.w.scenario.SyncMin.D(), n.w.scenario.SyncMax.D()
+	})
+}
+
+// recover ends a process's trouble when the last call that it slowed has ended.
+func (n *nemesis) recover(slow *int, longest time.Duration) {
+	n.w.after(longest, func() {
+		*slow--
+		n.w.healthChanged()
 	})
 }
 

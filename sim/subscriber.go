@@ -16,6 +16,7 @@ type subscriber struct {
 	from   int // index of the replica
 	life   int // its incarnation
 	stream *core.Subscription
+	seen   uint64 // the revision at which it was compared last
 	checks *check.FaithfulStream
 }
 
@@ -50,7 +51,7 @@ func (s *subscriber) turned(r *replica) {
 }
 
 func (s *subscriber) attach(r *replica) {
-	s.life = r.incarnation
+	s.life, s.seen = r.incarnation, 0
 	var resume *core.Cursor
 	if s.checks.Whole() {
 		c := s.checks.Cursor()
@@ -68,7 +69,8 @@ func (s *subscriber) read(r *replica, limit int) {
 		s.w.digest.words(uint64(items[i].Kind), items[i].Cursor.Revision, uint64(items[i].Cursor.Ordinal))
 		s.checks.Item(s.w.now, items[i])
 	}
-	if len(items) < limit {
+	if len(items) < limit && (len(items) > 0 || s.seen != g.Revision()) {
+		s.seen = g.Revision()
 		s.checks.CaughtUp(s.w.now, g.Revision(), g.Tokens())
 	}
 }
