@@ -79,6 +79,7 @@ func (g *Registry) Hash() [32]byte {
 	f.bytes(g.history.head)
 	f.u64(g.history.floor.Revision)
 	f.u64(uint64(g.history.floor.Ordinal))
+	f.u64(uint64(len(g.history.records)))
 	f.u64(uint64(len(g.sessions)))
 	for _, id := range sortedKeys(g.sessions) {
 		f.session(g.sessions[id])
