@@ -18,7 +18,8 @@ type ambushes struct {
 	atExpiry   time.Duration // the same, for an expiry
 	atCheck    time.Duration // pause whoever asks a quorum whether it still leads; 0: not laid
 	atVote     bool          // crash whoever is about to make a vote durable
-	hasty      bool          // the next process that comes back does so at once
+	trap       trap
+	hasty      bool // the next process that comes back does so at once
 	holes      map[core.NodeID]int
 }
 
@@ -27,6 +28,9 @@ type ambushes struct {
 func (n *nemesis) intercept(r *replica, m *core.Message) bool {
 	if m.Raft == nil {
 		return false
+	}
+	if n.trap.spring(n, r, m) {
+		return true
 	}
 	switch {
 	case n.atExpiry > 0 && carries(m.Raft, isExpiry):

@@ -56,8 +56,13 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"black-hole-at-decision": func(n *nemesis, d time.Duration) { n.atDecision = d },
 	"black-hole-at-expiry":   func(n *nemesis, d time.Duration) { n.atExpiry = d },
 	"pause-at-check":         func(n *nemesis, d time.Duration) { n.atCheck = d },
-	"crash-at-vote":          func(n *nemesis, _ time.Duration) { n.atVote = true },
-	"hand-over":              func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
+	"trap-cancel": func(n *nemesis, _ time.Duration) {
+		if n.trap.stage == trapOff {
+			n.trap.stage = trapLaid
+		}
+	},
+	"crash-at-vote": func(n *nemesis, _ time.Duration) { n.atVote = true },
+	"hand-over":     func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
 }
 
 // Faults lists the names of all faults.
@@ -79,7 +84,11 @@ func (n *nemesis) begin() {
 
 // schedule strikes with f now and then.
 func (n *nemesis) schedule(f FaultRate) {
-	n.w.after(spread(n.rng, f.Every.D()), func() {
+	wait := f.Every.D()
+	if !f.Steady {
+		wait = spread(n.rng, wait)
+	}
+	n.w.after(wait, func() {
 		if n.over {
 			return
 		}
@@ -113,6 +122,7 @@ func (n *nemesis) quiet() {
 		undo()
 	}
 	n.undo = nil
+	n.trap.end()
 	n.ambushes = ambushes{}
 	for _, r := range n.w.replicas {
 		r.crashAfter, r.disk.failNext = 0, false

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -99,6 +100,7 @@ type FaultRate struct {
 	Fault    string
 	Every    Duration
 	Min, Max Duration
+	Steady   bool // strikes exactly each Every, not around it
 }
 
 // baseline is a calm world of three replicas and four members.
@@ -133,7 +135,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
-		contestedElections(), lateDecisions(), lateExpiries(), deposedRegistrar(), stalledReceipts(),
+		contestedElections(), lateDecisions(), lateExpiries(), lostCancels(), deposedRegistrar(), stalledReceipts(),
 	}
 }
 
@@ -150,6 +152,7 @@ func ScenarioByName(name string) (Scenario, error) {
 // forSeed is the scenario as this seed meets it.
 func (s Scenario) forSeed(seed uint64) Scenario {
 	if s.vary != nil {
+		s.Faults = slices.Clone(s.Faults) // other seeds vary theirs at the same time
 		s.vary(&s, rand.New(rand.NewPCG(seed, 0x5ce7a210)))
 		s.vary = nil
 	}
@@ -248,18 +251,17 @@ func registrarChurn() Scenario {
 func silentMembers() Scenario {
 	s := baseline("silent-members", "members die while the registrar changes in steady rhythm, and nothing else is wrong")
 	s.Faults = []FaultRate{
-		fault("member-crash", 8*sec, 0, 0),
+		fault("member-crash", 4*sec, 0, 0),
 		fault("isolate-registrar", 2600*ms, 700*ms, 700*ms),
 	}
+	s.Quiet = Duration(10 * sec)
 	s.vary = func(s *Scenario, rng *rand.Rand) {
-		s.Faults[1].Every = Duration(time.Duration(2400+rng.IntN(800)) * ms)
-		s.nemesisSteady()
+		rhythm := fault("isolate-registrar", time.Duration(2300+rng.IntN(700))*ms, 700*ms, 700*ms)
+		rhythm.Steady = true
+		s.Faults = []FaultRate{s.Faults[0], rhythm}
 	}
 	return s
 }
-
-// nemesisSteady keeps dead members dead for long, so that their expiry is awaited.
-func (s *Scenario) nemesisSteady() { s.Quiet = Duration(10 * sec) }
 
 func clockEdge() Scenario {
 	s := baseline("clock-edge", "every clock at one end of the agreed bound, members and registrars falling silent")
@@ -442,6 +444,16 @@ func lateExpiries() Scenario {
 		fault("black-hole-at-expiry", 900*ms, 20*ms, 500*ms),
 		fault("delay-member", 500*ms, 1*sec, 2500*ms),
 		fault("isolate-registrar", 12*sec, 300*ms, 2*sec),
+	}
+	return s
+}
+
+func lostCancels() Scenario {
+	s := baseline("lost-cancels", "a note and its cancel are committed late and together, the next cancel is lost with its registrar")
+	s.SafetyOnly = true
+	s.Faults = []FaultRate{
+		fault("trap-cancel", 1*sec, 0, 0),
+		fault("member-pause", 800*ms, 700*ms, 1100*ms),
 	}
 	return s
 }
