@@ -66,7 +66,7 @@ func TestTheDriftMarginIsNeverRoundedAway(t *testing.T) {
 			}
 		}
 	}
-	if Never.Add(time.Second) != Never || (Never - 1).Add(2) != Never || Time(5).Add(-3) != 2 {
+	if Never.Add(time.Second) != Never || (Never-1).Add(2) != Never || Time(5).Add(-3) != 2 {
 		t.Error("time overflows")
 	}
 }
