@@ -298,6 +298,8 @@ func (w *World) turned(r *replica) {
 		w.tracef(r.name, "registrar: %v, office open: %v, term %d", r.status.IsRegistrar, r.status.OfficeOpen, r.status.RaftTerm)
 		if r.status.OfficeOpen && !had.OfficeOpen {
 			w.stats.Offices++
+			w.healthChanged()
+			w.officeOpened(r)
 		}
 		w.healthChanged()
 	}

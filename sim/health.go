@@ -19,6 +19,11 @@ type health struct {
 	// failedOver is when the registry last replaced a leader that was in trouble:
 	// the successor may be in trouble, too, and is counted anew.
 	failedOver map[string]int64
+	// registrar is the replica that opened the latest office, and troubled when an
+	// office was opened last that replaced a registrar in trouble: TTLs begin anew.
+	registrar  core.NodeID
+	troubled   int64
+	handedOver int64 // when a hand-over of the office was last asked for
 }
 
 // majority is one set of replicas that is large enough to decide.
@@ -229,7 +234,22 @@ func (w *World) owedSince(name string, s *declared) int64 {
 	case led:
 		owed = max(owed, well)
 	}
-	return max(owed, s.since, w.health.failedOver[name])
+	return max(owed, s.since, w.health.failedOver[name], w.health.troubled)
+}
+
+// officeOpened notes whether trouble, and not the registry's own doing, ended the
+// office before this one.
+func (w *World) officeOpened(r *replica) {
+	h := &w.health
+	had := h.registrar
+	h.registrar = r.id
+	well := false
+	for _, m := range h.majorities {
+		well = well || had != 0 && m.since != never && m.set&(1<<(had-1)) != 0 && w.now-m.since > int64(core.DefaultMaxElectionWindow)
+	}
+	if !well || w.now-h.handedOver < int64(core.DefaultMaxElectionWindow) {
+		h.troubled = w.now
+	}
 }
 
 // wellSince is since when the process that has the session is untouched and in

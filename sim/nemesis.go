@@ -62,7 +62,7 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 		}
 	},
 	"crash-at-vote": func(n *nemesis, _ time.Duration) { n.atVote = true },
-	"hand-over":     func(n *nemesis, _ time.Duration) { n.registrar().receive(core.Input{HandOver: true}) },
+	"hand-over":     (*nemesis).handOver,
 }
 
 // Faults lists the names of all faults.
@@ -222,6 +222,11 @@ func (n *nemesis) stallBy(p *process, slow *int, d time.Duration, oneIn int, lon
 		p.stallOneIn = 0
 		n.recover(slow, longest)
 	})
+}
+
+func (n *nemesis) handOver(time.Duration) {
+	n.w.health.handedOver = n.w.now
+	n.registrar().receive(core.Input{HandOver: true})
 }
 
 func (n *nemesis) slowDisk(r *replica, d time.Duration) {

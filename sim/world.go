@@ -115,6 +115,7 @@ func newWorld(o Options) *World {
 	s := &w.scenario
 	w.network = newNetwork(w, s.Replicas+s.Members+s.Resources, s.Network, w.source("network"))
 	w.checks = newChecks(w, o.StopAt)
+	w.health.handedOver = -int64(time.Hour)
 	w.workload = newWorkload(w, w.source("workload"))
 	w.nemesis = newNemesis(w, w.source("faults"))
 	for i := range s.Replicas {
