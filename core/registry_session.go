@@ -12,11 +12,16 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	if len(g.sessions) >= MaxSessions && g.sessions[SessionID(c.Replaces)] == nil {
 		return &Error{Code: CodeLimit, Field: "sessions", Message: "too many live sessions; wait until one ends"}
 	}
-	if old := g.sessions[SessionID(c.Replaces)]; old != nil {
+	old := g.sessions[SessionID(c.Replaces)]
+	replaced := old != nil
+	if replaced {
 		if old.member != c.MemberId {
 			return invalid("replaces", "session %d belongs to member %q", c.Replaces, old.member)
 		}
-		g.endSession(old, EventExpired, ReasonReplaced)
+		// Others come first: a process that was replaced had trouble. And no formation
+		// begins between two sessions of one member.
+		g.end(old, EventExpired, ReasonReplaced)
+		g.fillVacancies()
 	}
 	s := &session{
 		id: g.nextSession, member: c.MemberId, labels: maps.Clone(c.Labels), weight: c.Weight, ttl: c.TtlNs,
@@ -28,6 +33,9 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	g.touch(s)
 	for _, st := range c.Stands {
 		s.stands = append(s.stands, &logpb.Stand{Session: uint64(s.id), Selector: st.Selector, Priority: st.Priority})
+	}
+	if replaced {
+		g.reform()
 	}
 	g.stood()
 	result.Session = uint64(s.id)
@@ -58,6 +66,13 @@ func (g *Registry) liveSession(id uint64) (*session, *Error) {
 // endSession ends a session for good and elects successors for all it led, in
 // the same entry.
 func (g *Registry) endSession(s *session, kind EventKind, reason string) {
+	g.end(s, kind, reason)
+	g.reform()
+	g.fillVacancies()
+}
+
+// end takes a session and its leaderships away.
+func (g *Registry) end(s *session, kind EventKind, reason string) {
 	delete(g.sessions, s.id)
 	if g.members[s.member]--; g.members[s.member] == 0 {
 		delete(g.members, s.member)
@@ -70,8 +85,6 @@ func (g *Registry) endSession(s *session, kind EventKind, reason string) {
 			g.remove(sc)
 		}
 	}
-	g.reform()
-	g.fillVacancies()
 }
 
 // reform starts a new formation when nobody stands any more: the first process

@@ -222,20 +222,33 @@ func (w *twin) withSession(id uint64, do func(*twinSession)) twinResult {
 }
 
 func (w *twin) open(o *logpb.OpenSession) twinResult {
+	replaced := false
 	if old := w.session(o.Replaces); old != nil {
 		if old.member != o.MemberId {
 			return twinResult{code: CodeInvalid}
 		}
-		w.end(old)
+		w.take(old)
+		w.settle()
+		replaced = true
 	}
 	s := &twinSession{id: w.nextSession, member: o.MemberId, weight: int(o.Weight), stands: slices.Clone(o.Stands)}
 	w.nextSession++
 	w.sessions = append(w.sessions, s)
+	if replaced {
+		w.reform()
+	}
 	w.stood()
 	return twinResult{session: s.id}
 }
 
 func (w *twin) end(s *twinSession) {
+	w.take(s)
+	w.reform()
+	w.settle()
+}
+
+// take a session and its leaderships away.
+func (w *twin) take(s *twinSession) {
 	w.sessions = slices.DeleteFunc(w.sessions, func(x *twinSession) bool { return x == s })
 	w.scopes = slices.DeleteFunc(w.scopes, func(sc *twinScope) bool {
 		if sc.leader != s.id {
@@ -247,8 +260,6 @@ func (w *twin) end(s *twinSession) {
 		sc.leader, sc.ask = 0, nil
 		return false
 	})
-	w.reform()
-	w.settle()
 }
 
 func (w *twin) standing() int {
