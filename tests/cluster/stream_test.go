@@ -23,6 +23,8 @@ func TestStreamsMissNothing(t *testing.T) {
 		"of the second node by HTTP/1": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[1]), HTTP1: true}),
 		"of nodes in turn by HTTP/2":   c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
 		"of nodes in turn by HTTP/1":   c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), HTTP1: true}),
+		"of the first node, cut short": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0]), BreakAfter: cutShort(random.Uint64())}),
+		"of nodes in turn, cut short":  c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn(), BreakAfter: cutShort(random.Uint64())}),
 	}
 	unbroken := c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[2])})
 	watchers := map[string]*harness.Watcher{
@@ -54,6 +56,18 @@ func TestStreamsMissNothing(t *testing.T) {
 	for name, s := range sources {
 		awaitResumed(t, "the stream "+name, s)
 		followsTrail(t, c, "the stream "+name, s, end)
+	}
+}
+
+// cutShort lets a connection live for a few events: one log entry brings about many.
+// Only a snapshot has to be whole, before its end there is no place to resume from.
+func cutShort(seed uint64) func(resumed bool) int {
+	random := rand.New(rand.NewPCG(seed, 1))
+	return func(resumed bool) int {
+		if !resumed {
+			return harness.ScopeCount + 1
+		}
+		return 20 + random.IntN(40)
 	}
 }
 

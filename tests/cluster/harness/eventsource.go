@@ -19,7 +19,7 @@ import (
 type EventSource struct {
 	t      testing.TB
 	client *http.Client
-	pick   func(connection int) *Node
+	o      SourceOptions
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -48,13 +48,16 @@ type SourceOptions struct {
 	Pick func(connection int) *Node
 	// HTTP1 keeps it from HTTP/2.
 	HTTP1 bool
+	// BreakAfter says after how many events each connection breaks, be it in the
+	// midst of what one log entry brought about; nil: it does not.
+	BreakAfter func(resumed bool) int
 }
 
 // OpenEventSource follows until Close, at the latest until the test ends.
 func (c *Cluster) OpenEventSource(o SourceOptions) *EventSource {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &EventSource{t: c.t, client: protocolClient(c.t, c.tlsConfig(), o.HTTP1), pick: o.Pick, cancel: cancel, done: make(chan struct{}), retry: 3 * time.Second}
+	s := &EventSource{t: c.t, client: protocolClient(c.t, c.tlsConfig(), o.HTTP1), o: o, cancel: cancel, done: make(chan struct{}), retry: 3 * time.Second}
 	go s.run(ctx)
 	c.t.Cleanup(s.Close)
 	return s
@@ -71,7 +74,7 @@ func (c *Cluster) InTurn() func(int) *Node {
 func (s *EventSource) run(ctx context.Context) {
 	defer close(s.done)
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		s.connect(ctx, s.pick(attempt))
+		s.connect(ctx, s.o.Pick(attempt))
 		s.mu.Lock()
 		pause := s.retry
 		s.mu.Unlock()
@@ -107,7 +110,16 @@ func (s *EventSource) connect(ctx context.Context, n *Node) {
 	if !s.accept(resp, n, lastID != "") {
 		return
 	}
-	stream := &eventStream{dispatch: s.dispatch, remember: s.setLastID, retry: s.setRetry}
+	stream := &eventStream{remember: s.setLastID, retry: s.setRetry}
+	left := -1
+	if s.o.BreakAfter != nil {
+		left = s.o.BreakAfter(lastID != "")
+	}
+	stream.dispatch = func(m Message) {
+		s.dispatch(m)
+		left--
+		stream.closed = left == 0
+	}
 	_ = stream.read(resp.Body) // it always ends somehow
 }
 

@@ -21,6 +21,7 @@ type eventStream struct {
 	remember func(lastEventID string)
 	retry    func(time.Duration)
 
+	closed  bool // nothing more is dispatched
 	line    []byte
 	afterCR bool // a line feed that follows belongs to the same line end
 	begun   bool // a byte order mark can only come before the first line
@@ -36,6 +37,9 @@ func (s *eventStream) read(r io.Reader) error {
 	for {
 		n, err := r.Read(buf)
 		for _, b := range buf[:n] {
+			if s.closed {
+				return nil
+			}
 			s.feed(b)
 		}
 		if err != nil {
