@@ -89,10 +89,12 @@ func (m *member) boot() {
 func (m *member) run() {
 	var err error
 	m.core, err = core.NewMember(m.w.memberConfig(m), m.now())
-	if err != nil {
-		panic(err)
+	if err == nil {
+		err = m.core.Stand(m.standing.selector(), m.standing.priority)
 	}
-	m.core.Stand(m.standing.selector(), m.standing.priority)
+	if err != nil {
+		panic(err) // a scenario that core does not take
+	}
 	m.replaces = 0
 	for !m.done() {
 		m.turn()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core"
 )
@@ -167,11 +168,29 @@ func (r *replica) sendMessage(m *core.Message) {
 		if msg.Keepalive != nil && to.up {
 			r.w.checks.heard(r.w.now, msg.Keepalive.Session)
 		}
-		to.receive(core.Input{Message: &msg})
+		to.receive(core.Input{Message: r.w.carried(&msg)})
 	})
 	if !open && r.rng.IntN(4) == 0 {
 		r.inbox = append(r.inbox, core.Input{Unreachable: m.To})
 	}
+}
+
+// carried is a message as its receiver gets it.
+func (w *World) carried(m *core.Message) *core.Message {
+	if !w.copies {
+		return m
+	}
+	c := *m
+	if m.Raft != nil {
+		c.Raft = proto.CloneOf(m.Raft)
+	}
+	if m.Proposal != nil {
+		c.Proposal = &core.Proposal{}
+		for _, command := range m.Proposal.Commands {
+			c.Proposal.Commands = append(c.Proposal.Commands, proto.CloneOf(command))
+		}
+	}
+	return &c
 }
 
 func (r *replica) sendMember(m *core.MemberOutput) {

@@ -54,10 +54,12 @@ type Scenario struct {
 	Workload Workload
 	Faults   []FaultRate
 
+	// SafetyOnly says that the network, the disks or the faults are too bad for the
+	// bounds of liveness, which are not checked then.
+	SafetyOnly bool
+
 	// vary lets a scenario differ by seed.
 	vary func(s *Scenario, rng *rand.Rand)
-	// safetyOnly: the network or the disks are too slow for the bounds of liveness.
-	SafetyOnly bool
 }
 
 // Clocks says how the clocks of processes go.

@@ -27,6 +27,9 @@ type Options struct {
 	// StopAt ends the run at the first violation of one of these properties; empty:
 	// at the first of any.
 	StopAt []check.Property
+	// Copy hands every receiver a copy of a message, as a real network does. Without
+	// it messages are shared, which is faster and must make no difference.
+	Copy bool
 	// Trace keeps a line for what happens, for the explanation of a failure.
 	Trace bool
 }
@@ -36,6 +39,7 @@ type World struct {
 	scenario Scenario
 	plants   plant.Set
 	seed     uint64
+	copies   bool
 
 	now    int64 // true time, nanoseconds
 	events eventHeap
@@ -108,7 +112,7 @@ func (w *World) play() Report {
 }
 
 func newWorld(o Options) *World {
-	w := &World{scenario: o.Scenario.forSeed(o.Seed), plants: o.Plants, seed: o.Seed}
+	w := &World{scenario: o.Scenario.forSeed(o.Seed), plants: o.Plants, seed: o.Seed, copies: o.Copy}
 	if o.Trace {
 		w.trace = &trace{}
 	}

@@ -79,6 +79,18 @@ func TestTracingChangesNothing(t *testing.T) {
 	}
 }
 
+// Messages are shared between simulated replicas; a real network copies them.
+func TestSharedMessagesAreNotModified(t *testing.T) {
+	for seed := uint64(1); seed <= 3; seed++ {
+		o := Options{Seed: seed, Scenario: named(t, "default")}
+		shared := Run(o)
+		o.Copy = true
+		if copied := Run(o); copied.Hash != shared.Hash {
+			t.Errorf("seed %d: hash %s with shared messages, %s with copies", seed, shared.Hash, copied.Hash)
+		}
+	}
+}
+
 func TestExplanationNamesThePropertyAndWhatLedToIt(t *testing.T) {
 	o := Options{Seed: 1, Scenario: named(t, "hand-over"), Plants: plant.Of(plant.SuccessorBeforeAck)}
 	r := Run(o)
