@@ -10,7 +10,11 @@ import (
 )
 
 func newConfigCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files"}
+	cmd := &cobra.Command{
+		Use: "config", Short: "Work with configuration files",
+		// Without these cobra would answer a command it does not know with success.
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Report every problem of a configuration, with its line and key",

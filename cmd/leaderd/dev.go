@@ -71,6 +71,11 @@ func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
 	// killed leaderd dev leaves none behind: this one must last.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	lock, err := lockDevFolder(o.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	cluster, err := newDevCluster(o)
 	if err != nil {
 		return err

@@ -36,6 +36,24 @@ type devNode struct {
 	ended            bool
 }
 
+// lockDevFolder takes the folder for this process, until the file is closed. A second
+// leaderd dev would write other ports into the configurations of a cluster that runs,
+// and remove its cluster.json.
+func lockDevFolder(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "dev.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("another leaderd dev runs the cluster in %s (%w); stop it, or give this one a folder of its own with --dir and ports of its own with --base-port", dir, err)
+	}
+	return file, nil
+}
+
 // newDevCluster lays out the folder: certificates, one configuration per node. What
 // is there already, data above all, is kept.
 func newDevCluster(o *devOptions) (*devCluster, error) {

@@ -51,13 +51,21 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	mesh := &cobra.Command{Use: "mesh", Short: "The cluster's control plane"}
-	leaders := &cobra.Command{Use: "leaders", Short: "Who leads what"}
-	leaders.AddCommand(newStatusCommand())
-	mesh.AddCommand(leaders)
-	root.AddCommand(mesh, newVersionCommand())
+	leaders := newGroup("leaders", "Who leads what", newStatusCommand())
+	root.AddCommand(newGroup("mesh", "The cluster's control plane", leaders), newVersionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; try %s --help", err, cmd.CommandPath())
 	})
 	return root
+}
+
+// newGroup returns a command that only holds others. Without a Run of its own cobra
+// would answer a command it does not know with help and success.
+func newGroup(use, short string, commands ...*cobra.Command) *cobra.Command {
+	group := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	group.AddCommand(commands...)
+	return group
 }
