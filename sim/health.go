@@ -150,9 +150,13 @@ func (w *World) measureOffice() {
 }
 
 // healthyOffice finds the registrar of the newest term, if it is in an untouched
-// majority.
+// majority and is not giving its office away: until that has succeeded or failed,
+// which takes an election timeout, raft takes no proposals (seed 5836).
 func (w *World) healthyOffice() office {
 	var best office
+	if w.now-w.health.handedOver < 2*int64(core.DefaultElectionTimeout) {
+		return best
+	}
 	for i, r := range w.replicas {
 		if !r.up || !r.status.IsRegistrar || !r.status.OfficeOpen || r.status.RaftTerm <= best.term {
 			continue

@@ -96,11 +96,9 @@ func (c *devCluster) run(ctx context.Context, exits chan *devNode, out io.Writer
 			return err
 		}
 	}
-	if err := c.awaitReady(ctx, exits); err != nil {
+	ready, err := c.awaitReady(ctx, exits)
+	if err != nil || !ready {
 		return err
-	}
-	if ctx.Err() != nil { // stopped before it was ready
-		return nil
 	}
 	if err := c.writeManifest(); err != nil {
 		return err

@@ -212,14 +212,14 @@ func (c *devCluster) running() int {
 	return running
 }
 
-// awaitReady waits until every node says that it is ready.
-func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) error {
+// awaitReady waits until every node says that it is ready; false: ctx ended before.
+func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) (bool, error) {
 	deadline := time.After(devReadyWithin)
 	certificates, err := transport.LoadCertificates(transport.Files{
 		CA: c.tls("ca.pem"), Cert: c.tls("read.pem"), Key: c.tls("read-key.pem"),
 	}, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	probe := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: certificates.Client(""), DisableKeepAlives: true}}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -232,15 +232,15 @@ func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) erro
 		select {
 		case n := <-exits:
 			n.ended = true
-			return fmt.Errorf("%s ended before it was ready (%s):\n%s", n.id, n.state(), tail(n.log))
+			return false, fmt.Errorf("%s ended before it was ready (%s):\n%s", n.id, n.state(), tail(n.log))
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case <-deadline:
-			return fmt.Errorf("%s is not ready after %v; see %s", c.nodes[i].id, devReadyWithin, c.nodes[i].log)
+			return false, fmt.Errorf("%s is not ready after %v; see %s", c.nodes[i].id, devReadyWithin, c.nodes[i].log)
 		case <-tick.C:
 		}
 	}
-	return nil
+	return true, nil
 }
 
 func ready(ctx context.Context, probe *http.Client, n *devNode) bool {
