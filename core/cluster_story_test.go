@@ -355,8 +355,14 @@ func TestALateMemberGetsItsShare(t *testing.T) {
 // A rolling upgrade: the new command is refused by type until the last replica has
 // been restarted with the newer build.
 func TestANewCommandWaitsForEveryReplica(t *testing.T) {
+	for old := NodeID(1); old <= 3; old++ {
+		t.Run(fmt.Sprint("replica ", old, " is older"), func(t *testing.T) { upgrade(t, old) })
+	}
+}
+
+func upgrade(t *testing.T, old NodeID) {
 	b := newBench(t, 3, func(c *Config) {
-		if c.ID == 2 {
+		if c.ID == old {
 			c.MaxVersion = 1
 		}
 	})
@@ -367,14 +373,15 @@ func TestANewCommandWaitsForEveryReplica(t *testing.T) {
 	if r := b.do(drain("early")); r.Code != string(CodeUnsupported) {
 		t.Fatalf("the drain was answered with %v", r)
 	}
+	b.run(time.Second) // an entry that holds it would have reached everybody
 	for _, n := range b.nodes {
 		if err := n.replica.Err(); err != nil {
 			t.Fatalf("node %d: %v", n.id, err)
 		}
 	}
-	b.nodes[2].down = true
-	b.nodes[2].cfg.MaxVersion = 2
-	b.start(2)
+	b.nodes[old].down = true
+	b.nodes[old].cfg.MaxVersion = 2
+	b.start(old)
 	b.run(3 * time.Second)
 	if r := b.do(drain("late")); r.Code != "" {
 		t.Errorf("the drain was answered with %v", r)

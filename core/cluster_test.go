@@ -20,6 +20,7 @@ type bench struct {
 	members map[ConnID]*benchMember
 	records map[NodeID][]*Record
 	tag     uint64 // of the latest request or read
+	hook    func(Message) bool
 }
 
 type benchNode struct {
@@ -94,6 +95,9 @@ func (n *benchNode) Now() Time   { return n.b.now }
 func (n *benchNode) Wall() int64 { return int64(n.b.now) + 1_700_000_000_000_000_000 }
 func (n *benchNode) Emit(e Emission) {
 	for _, m := range e.Messages {
+		if n.b.hook != nil && n.b.hook(m) {
+			continue
+		}
 		if to := n.b.nodes[m.To]; to != nil && !to.down && !to.cut && !n.cut {
 			to.inbox = append(to.inbox, Input{Message: &m})
 		}

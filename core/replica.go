@@ -168,11 +168,12 @@ func NewReplica(cfg Config, boot Boot, now Time) (*Replica, error) {
 		cfg: cfg, now: now, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.ID))),
 		keeper: newKeeper(cfg.Epsilon, cfg.Plants), notedAt: map[SessionID]Time{}, reportAt: map[NodeID]Time{},
 		auditFlushAt: Never, nextTick: Never, auditedTo: boot.AuditedTo, replayCheck: boot.LastRecord,
-		requests: newRequestTable(), attached: newAttachments(), reads: newReadTable(), duties: newDuties(),
+		requests: newRequestTable(), attached: newAttachments(), duties: newDuties(),
 	}
 	if boot.LastRecord != nil {
 		r.auditSeq = boot.LastRecord.Seq
 	}
+	r.reads = newReadTable(r.rng.Uint64())
 	r.timer = electionTimer{timeout: cfg.ElectionTimeout, rng: r.rng}
 	r.timer.Reset(now)
 	if err := r.load(boot); err != nil {

@@ -206,10 +206,10 @@ func (r *Replica) handOver() {
 // reads that wait for that.
 func (r *Replica) confirm() {
 	if r.leading && r.keeper.WantsCheck() {
-		r.node.ReadIndex(readContext(readCheck, r.keeper.BeginCheck()))
+		r.node.ReadIndex(readContext(readCheck, r.term, r.keeper.BeginCheck()))
 	}
 	for _, id := range r.reads.due(r.now, r.cfg.ElectionTimeout) {
-		r.node.ReadIndex(readContext(readLocal, id))
+		r.node.ReadIndex(readContext(readLocal, r.reads.life, id))
 	}
 }
 
@@ -219,20 +219,24 @@ const (
 	readLocal byte = 'r'
 )
 
-func readContext(kind byte, id uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{kind}, id)
+// readContext names a read index. epoch sets it apart from those of an earlier
+// office or life, whose answers may still come: raft itself asks again, in a later
+// term, what it was asked in an office that had committed nothing, and a response
+// may outlive the process that it was meant for.
+func readContext(kind byte, epoch, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{kind}, epoch), id)
 }
 
 // confirmed takes what raft says of a read index.
 func (r *Replica) confirmed(rs raft.ReadState) {
-	if len(rs.RequestCtx) != 9 {
+	if len(rs.RequestCtx) != 17 {
 		return
 	}
-	id := binary.BigEndian.Uint64(rs.RequestCtx[1:])
-	switch rs.RequestCtx[0] {
-	case readCheck:
+	epoch, id := binary.BigEndian.Uint64(rs.RequestCtx[1:]), binary.BigEndian.Uint64(rs.RequestCtx[9:])
+	switch {
+	case rs.RequestCtx[0] == readCheck && (epoch == r.term || r.cfg.Plants.Has(plant.CheckOfFormerOffice)):
 		r.keeper.Confirmed(id)
-	case readLocal:
+	case rs.RequestCtx[0] == readLocal && epoch == r.reads.life:
 		r.reads.confirmed(id, rs.Index)
 	}
 }

@@ -9,6 +9,7 @@ import "time"
 type readTable struct {
 	waiting map[uint64]*localRead // by the id of the latest attempt
 	next    uint64
+	life    uint64 // of the process: sets its attempts apart from those of an earlier one
 	dueAt   Time
 	failed  []ReadDone
 }
@@ -20,7 +21,9 @@ type localRead struct {
 	index   uint64 // 0: not confirmed
 }
 
-func newReadTable() readTable { return readTable{waiting: map[uint64]*localRead{}, dueAt: Never} }
+func newReadTable(life uint64) readTable {
+	return readTable{waiting: map[uint64]*localRead{}, life: life, dueAt: Never}
+}
 
 // add takes a read. Reads that arrive before the next confirmation is begun share it.
 func (t *readTable) add(now Time, tag uint64, window time.Duration) {

@@ -120,7 +120,19 @@ func (r *Replica) prepare(c *logpb.Command) error {
 	if c.CorrelationId == "" {
 		c.CorrelationId = r.mintID()
 	}
-	return ValidateCommand(c)
+	if err := ValidateCommand(c); err != nil {
+		return err
+	}
+	return r.gate(c)
+}
+
+// gate refuses what some replica may not understand: in the log it would stop that
+// replica for good. The version only rises, so a copy that is behind refuses too much.
+func (r *Replica) gate(c *logpb.Command) error {
+	if v := commandVersion(c); v > r.registry.Version() {
+		return refuse(CodeUnsupported, "needs protocol version %d; the registry is at %d until every replica announced more", v, r.registry.Version())
+	}
+	return nil
 }
 
 func errorResult(err error) *Result {
@@ -142,7 +154,7 @@ func (r *Replica) receiveProposal(p *Proposal) {
 			}
 			continue
 		}
-		if c.GetAnnounceVersion() != nil || ValidateCommand(c) == nil {
+		if c.GetAnnounceVersion() != nil || (ValidateCommand(c) == nil && r.gate(c) == nil) {
 			r.requests.enqueue(c)
 		}
 	}

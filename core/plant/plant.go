@@ -48,6 +48,7 @@ const (
 	ForgetUnseenResign    // †: a grant acknowledged unseen is believed when it shows up
 	NoteAfterCancel       // a note decided earlier lands after its cancel
 	DivergentElection     // a replica breaks ties by its own id
+	CheckOfFormerOffice   // raft's answer to a check of an office that is over counts
 	numPlants
 )
 
@@ -60,7 +61,7 @@ var names = [numPlants]string{
 	"successor-before-ack", "stream-resumes-late", "retired-scope-elected", "believe-given-up", "ack-after-note",
 	"no-notes", "stamp-before-drain", "old-check-confirms", "ack-while-expiring", "office-outlived", "age-from-ack",
 	"note-counts-when-applied", "foreign-cancel-counts", "term-of-committer", "forget-unseen-resign",
-	"note-after-cancel", "divergent-election",
+	"note-after-cancel", "divergent-election", "check-of-former-office",
 }
 
 func (p Plant) String() string { return names[p] }
