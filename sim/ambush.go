@@ -71,6 +71,8 @@ func carries(m *raftpb.Message, such func(*logpb.Command) bool) bool {
 // entries, as a path with a broken MTU does. Afterwards it is often cut off.
 func (n *nemesis) blackHole(r *replica, d time.Duration) {
 	n.w.tracef(r.name, "its appends vanish for %v", d)
+	// Its heartbeats arrive, so nobody replaces it, and nothing can be elected.
+	n.w.health.troubled = max(n.w.health.troubled, n.w.now+int64(d))
 	if n.holes == nil {
 		n.holes = map[core.NodeID]int{}
 	}
