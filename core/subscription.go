@@ -52,12 +52,24 @@ func (s *Subscription) WithPlants(p plant.Set) *Subscription {
 	return s
 }
 
+// Ahead reports whether the reader has seen what g does not hold. A copy that lags
+// catches up; one that is known to hold everything acknowledged (a linearizable
+// read) never will: then the reader comes from another history, and Resync is due.
+func (s *Subscription) Ahead(g *Registry) bool { return s.started && s.cursor.Revision > g.revision }
+
+// Resync makes the stream start over: an OBSERVED item with ReasonResync, then a
+// snapshot.
+func (s *Subscription) Resync() {
+	s.started = false
+	s.owed = []StreamItem{{Kind: EventObserved, Reason: ReasonResync}}
+}
+
 // Poll returns up to limit items that follow what was returned before. Empty
 // means that nothing new is there yet, or that g is behind the reader's cursor.
 func (s *Subscription) Poll(g *Registry, limit int) []StreamItem {
 	var items []StreamItem
 	for len(items) < limit {
-		if len(s.owed) == 0 && !s.started {
+		if !s.started {
 			s.snapshot(g)
 		}
 		if n := min(limit-len(items), len(s.owed)); n > 0 {
@@ -102,9 +114,7 @@ func (s *Subscription) events(g *Registry, limit int) (items []StreamItem, progr
 	}
 	records, ok := g.history.After(s.cursor, limit)
 	if !ok {
-		s.started = false
-		s.owed = append(s.owed, StreamItem{Kind: EventObserved, Reason: ReasonResync})
-		s.snapshot(g)
+		s.Resync()
 		return nil, true
 	}
 	if s.plants.Has(plant.StreamResumesLate) && len(records) > 0 {

@@ -329,3 +329,19 @@ func TestAResumedStreamNamesItsPlace(t *testing.T) {
 		t.Errorf("first line %q", r.lines.Text())
 	}
 }
+
+// A cursor of another history is answered by starting over, not by silence.
+func TestACursorFromNowhereIsResynced(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("job")
+	st.node.Join("node-1")
+	r := st.connect(false, "", "9999999.1")
+	var kinds []string
+	for range 3 {
+		e := r.next()
+		kinds = append(kinds, e.Kind+" "+e.Reason)
+	}
+	if got := fmt.Sprint(kinds); got != "[OBSERVED resync SNAPSHOT  OBSERVED snapshot-end]" {
+		t.Error(got)
+	}
+}

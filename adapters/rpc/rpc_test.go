@@ -44,6 +44,9 @@ type node struct {
 	expires  int64 // 0: unknown
 }
 
+// ReadBarrier: the only node holds everything.
+func (n *node) ReadBarrier(context.Context) error { return nil }
+
 func newNode(t *testing.T) *node {
 	n := &node{t: t, registry: core.NewRegistry(0), changed: make(chan struct{}), status: core.Status{Ready: true}}
 	n.apply(&logpb.Command{Kind: &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "demo", Voters: []uint64{1}}}})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/omnirelay/leadership/adapters/transport"
+	"github.com/omnirelay/leadership/core"
 )
 
 // devClusterID names the clusters of leaderd dev.
@@ -191,7 +193,7 @@ func (n *devNode) start(exits chan<- *devNode) error {
 	n.process.Stdout, n.process.Stderr = log, log
 	// A group of its own: Ctrl-C at the terminal reaches leaderd dev, which then
 	// stops its nodes in order.
-	n.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	n.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := n.process.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", n.id, err)
 	}
@@ -240,11 +242,30 @@ func (c *devCluster) awaitReady(ctx context.Context, exits <-chan *devNode) (boo
 		case <-tick.C:
 		}
 	}
+	c.awaitLeaders(ctx, probe)
 	return true, nil
 }
 
+// awaitLeaders waits until the first node knows a leader, for as long as a formation
+// may take, so that who looks at once sees something.
+func (c *devCluster) awaitLeaders(ctx context.Context, probe *http.Client) {
+	ctx, cancel := context.WithTimeout(ctx, core.DefaultMaxElectionWindow)
+	defer cancel()
+	for ctx.Err() == nil && !answers(ctx, probe, "https://"+c.nodes[0].http+"/control/leaders?scope="+core.GlobalControl, "leaderId") {
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 func ready(ctx context.Context, probe *http.Client, n *devNode) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+n.http+"/readyz", nil)
+	return answers(ctx, probe, "https://"+n.http+"/readyz", "")
+}
+
+// answers reports whether a URL answers with 200 and a text that holds what is given.
+func answers(ctx context.Context, probe *http.Client, url, what string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
 	}
@@ -252,8 +273,9 @@ func ready(ctx context.Context, probe *http.Client, n *devNode) bool {
 	if err != nil {
 		return false
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return err == nil && resp.StatusCode == http.StatusOK && strings.Contains(string(text), what)
 }
 
 // tail returns the last lines of a log.
