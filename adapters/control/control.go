@@ -26,6 +26,8 @@ type Source interface {
 	Held() (now core.Time, held []core.Holding)
 	// ReadBarrier returns nil once the copy holds all that was acknowledged before the call.
 	ReadBarrier(ctx context.Context) error
+	// CheckCursor starts a stream over whose cursor lies ahead of all that there is.
+	CheckCursor(ctx context.Context, sub *core.Subscription)
 	// ExpiresAt is the published bound of a session, Unix nanoseconds; false where unknown.
 	ExpiresAt(session core.SessionID) (wall int64, ok bool)
 }

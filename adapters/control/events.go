@@ -118,7 +118,9 @@ func (st *stream) run(r *request, resume *core.Cursor) error {
 	if err := st.write(first); err != nil {
 		return err
 	}
-	st.checkCursor(r.Context())
+	within, cancel := context.WithTimeout(r.Context(), st.server.options.ReadTimeout)
+	st.server.options.Source.CheckCursor(within, st.sub)
+	cancel()
 	heartbeat := time.NewTicker(st.server.options.Heartbeat)
 	defer heartbeat.Stop()
 	for {
@@ -143,23 +145,6 @@ func (st *stream) run(r *request, resume *core.Cursor) error {
 		if err := st.write(text); err != nil {
 			return err
 		}
-	}
-}
-
-// checkCursor starts the stream over when the reader's cursor lies ahead of all that
-// was ever acknowledged: it is of another history, and waiting would be silence.
-func (st *stream) checkCursor(ctx context.Context) {
-	ahead := func() (is bool) {
-		st.server.options.Source.View(func(g *core.Registry, _ core.Status) { is = st.sub.Ahead(g) })
-		return is
-	}
-	if !ahead() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, st.server.options.ReadTimeout)
-	defer cancel()
-	if st.server.options.Source.ReadBarrier(ctx) == nil && ahead() {
-		st.sub.Resync()
 	}
 }
 

@@ -20,6 +20,19 @@ func (h *Host) Token(scope string) (t core.Token, led bool) {
 	return t, led
 }
 
+// CheckCursor starts a stream over when its reader's cursor lies ahead of all that was
+// ever acknowledged: it is of another history, and waiting would be silence. It asks
+// the quorum, no longer than ctx allows; without an answer the stream waits.
+func (h *Host) CheckCursor(ctx context.Context, sub *core.Subscription) {
+	ahead := func() (is bool) {
+		h.View(func(g *core.Registry, _ core.Status) { is = sub.Ahead(g) })
+		return is
+	}
+	if ahead() && h.ReadBarrier(ctx) == nil && ahead() {
+		sub.Resync()
+	}
+}
+
 // streamBatch is how many items one look at the registry takes.
 const streamBatch = 256
 
@@ -29,6 +42,7 @@ const streamBatch = 256
 func (h *Host) Subscribe(ctx context.Context, filter core.Filter, resume *core.Cursor) iter.Seq[core.StreamItem] {
 	return func(yield func(core.StreamItem) bool) {
 		sub := core.NewSubscription(filter, resume)
+		h.CheckCursor(ctx, sub)
 		for {
 			changed := h.Changed()
 			var items []core.StreamItem

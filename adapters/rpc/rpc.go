@@ -25,8 +25,8 @@ type Source interface {
 	View(f func(g *core.Registry, s core.Status))
 	// Changed is closed at the next change of either.
 	Changed() <-chan struct{}
-	// ReadBarrier returns nil once the copy holds all that was acknowledged before the call.
-	ReadBarrier(ctx context.Context) error
+	// CheckCursor starts a stream over whose cursor lies ahead of all that there is.
+	CheckCursor(ctx context.Context, sub *core.Subscription)
 	// ExpiresAt is the published bound of a session, Unix nanoseconds; false where unknown.
 	ExpiresAt(session core.SessionID) (wall int64, ok bool)
 }

@@ -44,8 +44,14 @@ type node struct {
 	expires  int64 // 0: unknown
 }
 
-// ReadBarrier: the only node holds everything.
-func (n *node) ReadBarrier(context.Context) error { return nil }
+// CheckCursor: the only node holds everything.
+func (n *node) CheckCursor(_ context.Context, sub *core.Subscription) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if sub.Ahead(n.registry) {
+		sub.Resync()
+	}
+}
 
 func newNode(t *testing.T) *node {
 	n := &node{t: t, registry: core.NewRegistry(0), changed: make(chan struct{}), status: core.Status{Ready: true}}

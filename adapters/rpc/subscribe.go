@@ -44,29 +44,14 @@ func (s *Server) Subscribe(req *controlpb.LeadershipSubscribeRequest, out grpc.S
 	logger.Info("stream opened", "resume", resume)
 	st := &stream{server: s, sub: core.NewSubscription(core.Filter{Scope: req.GetScope()}, resume), scope: req.GetScope(), transport: protocol,
 		batches: make(chan []wire.Event), sent: make(chan error, 1)}
-	st.checkCursor(out.Context())
+	within, cancel := context.WithTimeout(out.Context(), s.options.WriteTimeout)
+	s.options.Source.CheckCursor(within, st.sub)
+	cancel()
 	go st.sender(out)
 	defer close(st.batches)
 	err = st.run(out, req.GetIncludeRenewals())
 	logger.Info("stream closed", slog.Any("cause", err))
 	return err
-}
-
-// checkCursor starts the stream over when the reader's cursor lies ahead of all that
-// was ever acknowledged: it is of another history, and waiting would be silence.
-func (st *stream) checkCursor(ctx context.Context) {
-	ahead := func() (is bool) {
-		st.server.options.Source.View(func(g *core.Registry, _ core.Status) { is = st.sub.Ahead(g) })
-		return is
-	}
-	if !ahead() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, st.server.options.WriteTimeout)
-	defer cancel()
-	if st.server.options.Source.ReadBarrier(ctx) == nil && ahead() {
-		st.sub.Resync()
-	}
 }
 
 // where reads what is asked for. A scope that was retired is still good for a

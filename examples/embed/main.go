@@ -99,7 +99,7 @@ func work(ctx context.Context, h *host.Host) error {
 		return err
 	}
 	h.GiveUp(scope, first.Fence)
-	if _, held := h.Holds(scope); held {
+	if token, held := h.Holds(scope); held && token.Fence == first.Fence {
 		return fmt.Errorf("a grant that was given up is still held")
 	}
 	second, err := nextTerm(ctx, h, first.Fence)

@@ -142,3 +142,15 @@ func (n *Node) ReadBarrier(ctx context.Context) error {
 }
 
 func (n *Node) ExpiresAt(core.SessionID) (int64, bool) { return n.Expires, n.Expires != 0 }
+
+// CheckCursor starts a stream over that is ahead of this node, which holds everything.
+func (n *Node) CheckCursor(ctx context.Context, sub *core.Subscription) {
+	if n.ReadBarrier(ctx) != nil {
+		return
+	}
+	n.View(func(g *core.Registry, _ core.Status) {
+		if sub.Ahead(g) {
+			sub.Resync()
+		}
+	})
+}
