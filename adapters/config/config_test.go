@@ -244,13 +244,14 @@ func TestValidTimingKeepsTheBounds(t *testing.T) {
 		ms := func(low, high int, name string) time.Duration {
 			return time.Duration(rapid.IntRange(low, high).Draw(t, name)) * time.Millisecond
 		}
-		c.LeaseDuration = ms(100, 8000, "lease")
+		c.LeaseDuration = ms(200, 8000, "lease")
 		c.RenewalLeadTime = c.LeaseDuration * 4 / 5
 		c.EvaluationInterval = time.Millisecond
-		c.ElectionTimeout = ms(50, 3000, "election")
-		c.HeartbeatInterval = ms(5, 1000, "heartbeat")
-		c.MaxElectionWindow = ms(1000, 20000, "window")
-		c.FormationWindow = time.Second
+		c.ElectionTimeout = ms(200, 3000, "election")
+		// Around what is right, so that a short run accepts and refuses both.
+		c.HeartbeatInterval = c.ElectionTimeout * time.Duration(rapid.IntRange(5, 50).Draw(t, "heartbeat percent")) / 100
+		c.MaxElectionWindow = (c.LeaseDuration + 2*c.ElectionTimeout) * time.Duration(300-rapid.IntRange(0, 220).Draw(t, "percent off")) / 100
+		c.FormationWindow = max(50*time.Millisecond, c.MaxElectionWindow/10)
 		c.ClockDrift = core.Epsilon(rapid.IntRange(1, 100).Draw(t, "drift"))
 		lease, election, commit, eps := c.LeaseDuration.Seconds(), c.ElectionTimeout.Seconds(), AssumedCommit.Seconds(), float64(c.ClockDrift)/1000
 		window, trip := c.MaxElectionWindow.Seconds(), AssumedRoundTrip.Seconds()
