@@ -38,7 +38,7 @@ func Trials() []Trial {
 		{plant.NoNotes, of(check.BoundedExpiryProperty), "silent-members", 40},
 		{plant.StampBeforeDrain, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "stalled-receipts", 10},
 		{plant.OldCheckConfirms, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "deposed-registrar", 20},
-		{plant.AckWhileExpiring, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "lost-cancels", 100},
+		{plant.AckWhileExpiring, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-expiries", 20},
 		{plant.ForeignCancelCounts, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "lost-cancels", 60},
 		{plant.OfficeOutlived, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "registrar-churn", 10},
 		{plant.NoteCountsWhenApplied, of(check.NoResurrectionProperty, check.HolderIsLeaderProperty), "late-decisions", 20},
