@@ -37,6 +37,10 @@ const (
 	MaxSnapshotBytes   = 64 << 20
 	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them
 	MaxMessagesPerTurn = 1_024    // inputs one turn of a drive takes
+	MaxAppendEntries   = 64       // log entries of one append to an external store
+	MaxAppendBytes     = 1 << 20  // their data together, unless one alone is larger
+	MaxFetchBytes      = 8 << 20  // of entries fetched from an external store at once
+	MaxPublishRecords  = 1_024    // audit records published to an external store at once
 
 	MinTTL = 100 * time.Millisecond
 	MaxTTL = time.Hour

@@ -31,6 +31,8 @@ func TestLimitsAgree(t *testing.T) {
 		{MaxScopeSegments >= 3, "a shard has three segments"},
 		{MaxInFlight >= 5*5, "a member remembers every keepalive of a whole TTL, also at five times the rate"},
 		{MaxMessagesPerTurn >= MaxAttached, "one turn takes a keepalive of every member"},
+		{MaxAppendBytes >= MaxBatchBytes, "the largest entry fits an append"},
+		{MaxFetchBytes >= MaxAppendBytes, "one fetch takes the largest append"},
 		{MaxLogBytes >= MaxUncommitted, "what is under way fits the log"},
 		{uint64(MaxScopes+1)*MaxWeight < 1<<53, "loads times weights do not overflow"},
 		{DefaultTTL >= MinTTL && DefaultTTL <= MaxTTL, "the default TTL is a TTL"},

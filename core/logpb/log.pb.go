@@ -2060,6 +2060,391 @@ func (x *Snapshot) GetFloorOrdinal() uint32 {
 	return 0
 }
 
+// Lead is the lead record of an external store: who may append, and where. Each
+// field is written only together with what it speaks of.
+type Lead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of the layout in the store. A newer one is refused.
+	Schema    uint32 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The term of the latest office. Without it a deposed registrar could append.
+	Term uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	// The replica in office; 0: it gave the office up.
+	Holder uint64 `protobuf:"varint,4,opt,name=holder,proto3" json:"holder,omitempty"`
+	// The index of the newest entry, and the hash chain up to it. Without the chain
+	// a store that came back with other entries at the same places would be believed.
+	Last  uint64 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	Chain []byte `protobuf:"bytes,6,opt,name=chain,proto3" json:"chain,omitempty"`
+	// Names the latest append, so that one whose answer was lost is recognised.
+	AppendId []byte `protobuf:"bytes,7,opt,name=append_id,json=appendId,proto3" json:"append_id,omitempty"`
+	// Raised by each beat of the registrar: how others see that it is alive.
+	Beat uint64 `protobuf:"varint,8,opt,name=beat,proto3" json:"beat,omitempty"`
+	// The server that this log was accepted on. Without it a server that lost
+	// acknowledged entries in a fail-over would be believed.
+	Identity string `protobuf:"bytes,9,opt,name=identity,proto3" json:"identity,omitempty"`
+	// How often an operator replaced the whole log: after a loss, or in a migration.
+	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Why nobody may append any more; empty: the log is open.
+	Closed        string `protobuf:"bytes,11,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lead) Reset() {
+	*x = Lead{}
+	mi := &file_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lead) ProtoMessage() {}
+
+func (x *Lead) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lead.ProtoReflect.Descriptor instead.
+func (*Lead) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Lead) GetSchema() uint32 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
+func (x *Lead) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Lead) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Lead) GetHolder() uint64 {
+	if x != nil {
+		return x.Holder
+	}
+	return 0
+}
+
+func (x *Lead) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Lead) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Lead) GetAppendId() []byte {
+	if x != nil {
+		return x.AppendId
+	}
+	return nil
+}
+
+func (x *Lead) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+func (x *Lead) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Lead) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Lead) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
+// StoredEntry is one entry in an external store.
+type StoredEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// An Entry; empty: the first of an office, which does nothing.
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// SHA-256 over the chain of the entry before, index, term and data.
+	Chain         []byte `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredEntry) Reset() {
+	*x = StoredEntry{}
+	mi := &file_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredEntry) ProtoMessage() {}
+
+func (x *StoredEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredEntry.ProtoReflect.Descriptor instead.
+func (*StoredEntry) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *StoredEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StoredEntry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *StoredEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *StoredEntry) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+// StoredSnapshot replaces every entry up to index.
+type StoredSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Chain []byte                 `protobuf:"bytes,3,opt,name=chain,proto3" json:"chain,omitempty"`
+	// A Snapshot.
+	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredSnapshot) Reset() {
+	*x = StoredSnapshot{}
+	mi := &file_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredSnapshot) ProtoMessage() {}
+
+func (x *StoredSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredSnapshot.ProtoReflect.Descriptor instead.
+func (*StoredSnapshot) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *StoredSnapshot) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StoredSnapshot) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *StoredSnapshot) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *StoredSnapshot) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// StoreMark is what a replica knows to have been in an external store. It is
+// durable on the replica's own disk before anything that rests on it is shown.
+type StoreMark struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The server that this replica trusts: the one of the lead record, or, while it
+	// is being found out whether a new one lost anything, the one it testified for.
+	Identity   string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The newest entry that this replica applied.
+	Index uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Chain []byte `protobuf:"bytes,5,opt,name=chain,proto3" json:"chain,omitempty"`
+	// The newest term, and the next fence and session, it knows of: none that is
+	// offered later may be smaller.
+	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	NextFence     uint64 `protobuf:"varint,7,opt,name=next_fence,json=nextFence,proto3" json:"next_fence,omitempty"`
+	NextSession   uint64 `protobuf:"varint,8,opt,name=next_session,json=nextSession,proto3" json:"next_session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreMark) Reset() {
+	*x = StoreMark{}
+	mi := &file_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreMark) ProtoMessage() {}
+
+func (x *StoreMark) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreMark.ProtoReflect.Descriptor instead.
+func (*StoreMark) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StoreMark) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *StoreMark) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *StoreMark) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StoreMark) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StoreMark) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *StoreMark) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *StoreMark) GetNextFence() uint64 {
+	if x != nil {
+		return x.NextFence
+	}
+	return 0
+}
+
+func (x *StoreMark) GetNextSession() uint64 {
+	if x != nil {
+		return x.NextSession
+	}
+	return 0
+}
+
 type Snapshot_Session struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Id         uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2081,7 +2466,7 @@ type Snapshot_Session struct {
 
 func (x *Snapshot_Session) Reset() {
 	*x = Snapshot_Session{}
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2478,7 @@ func (x *Snapshot_Session) String() string {
 func (*Snapshot_Session) ProtoMessage() {}
 
 func (x *Snapshot_Session) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2598,7 @@ type Snapshot_Scope struct {
 
 func (x *Snapshot_Scope) Reset() {
 	*x = Snapshot_Scope{}
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2610,7 @@ func (x *Snapshot_Scope) String() string {
 func (*Snapshot_Scope) ProtoMessage() {}
 
 func (x *Snapshot_Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2701,7 @@ type Snapshot_Ask struct {
 
 func (x *Snapshot_Ask) Reset() {
 	*x = Snapshot_Ask{}
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2713,7 @@ func (x *Snapshot_Ask) String() string {
 func (*Snapshot_Ask) ProtoMessage() {}
 
 func (x *Snapshot_Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2768,7 @@ type Snapshot_Reply struct {
 
 func (x *Snapshot_Reply) Reset() {
 	*x = Snapshot_Reply{}
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2780,7 @@ func (x *Snapshot_Reply) String() string {
 func (*Snapshot_Reply) ProtoMessage() {}
 
 func (x *Snapshot_Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +3033,46 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12;\n" +
-	"\x06result\x18\x03 \x01(\v2#.omnirelay.leadership.log.v1.ResultR\x06resultB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
+	"\x06result\x18\x03 \x01(\v2#.omnirelay.leadership.log.v1.ResultR\x06result\"\x98\x02\n" +
+	"\x04Lead\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06holder\x18\x04 \x01(\x04R\x06holder\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\x04R\x04last\x12\x14\n" +
+	"\x05chain\x18\x06 \x01(\fR\x05chain\x12\x1b\n" +
+	"\tappend_id\x18\a \x01(\fR\bappendId\x12\x12\n" +
+	"\x04beat\x18\b \x01(\x04R\x04beat\x12\x1a\n" +
+	"\bidentity\x18\t \x01(\tR\bidentity\x12\x1e\n" +
+	"\n" +
+	"generation\x18\n" +
+	" \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06closed\x18\v \x01(\tR\x06closed\"a\n" +
+	"\vStoredEntry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x14\n" +
+	"\x05chain\x18\x04 \x01(\fR\x05chain\"d\n" +
+	"\x0eStoredSnapshot\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05chain\x18\x03 \x01(\fR\x05chain\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\xe8\x01\n" +
+	"\tStoreMark\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05chain\x18\x05 \x01(\fR\x05chain\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"next_fence\x18\a \x01(\x04R\tnextFence\x12!\n" +
+	"\fnext_session\x18\b \x01(\x04R\vnextSessionB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
 
 var (
 	file_log_proto_rawDescOnce sync.Once
@@ -2663,7 +3087,7 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_log_proto_goTypes = []any{
 	(KeeperDecision_Kind)(0), // 0: omnirelay.leadership.log.v1.KeeperDecision.Kind
 	(ScopeSpec_Failover)(0),  // 1: omnirelay.leadership.log.v1.ScopeSpec.Failover
@@ -2689,15 +3113,19 @@ var file_log_proto_goTypes = []any{
 	(*Result)(nil),           // 21: omnirelay.leadership.log.v1.Result
 	(*Record)(nil),           // 22: omnirelay.leadership.log.v1.Record
 	(*Snapshot)(nil),         // 23: omnirelay.leadership.log.v1.Snapshot
-	nil,                      // 24: omnirelay.leadership.log.v1.OpenSession.LabelsEntry
-	nil,                      // 25: omnirelay.leadership.log.v1.Selector.LabelsEntry
-	nil,                      // 26: omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
-	nil,                      // 27: omnirelay.leadership.log.v1.Record.LabelsEntry
-	(*Snapshot_Session)(nil), // 28: omnirelay.leadership.log.v1.Snapshot.Session
-	(*Snapshot_Scope)(nil),   // 29: omnirelay.leadership.log.v1.Snapshot.Scope
-	(*Snapshot_Ask)(nil),     // 30: omnirelay.leadership.log.v1.Snapshot.Ask
-	(*Snapshot_Reply)(nil),   // 31: omnirelay.leadership.log.v1.Snapshot.Reply
-	nil,                      // 32: omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
+	(*Lead)(nil),             // 24: omnirelay.leadership.log.v1.Lead
+	(*StoredEntry)(nil),      // 25: omnirelay.leadership.log.v1.StoredEntry
+	(*StoredSnapshot)(nil),   // 26: omnirelay.leadership.log.v1.StoredSnapshot
+	(*StoreMark)(nil),        // 27: omnirelay.leadership.log.v1.StoreMark
+	nil,                      // 28: omnirelay.leadership.log.v1.OpenSession.LabelsEntry
+	nil,                      // 29: omnirelay.leadership.log.v1.Selector.LabelsEntry
+	nil,                      // 30: omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
+	nil,                      // 31: omnirelay.leadership.log.v1.Record.LabelsEntry
+	(*Snapshot_Session)(nil), // 32: omnirelay.leadership.log.v1.Snapshot.Session
+	(*Snapshot_Scope)(nil),   // 33: omnirelay.leadership.log.v1.Snapshot.Scope
+	(*Snapshot_Ask)(nil),     // 34: omnirelay.leadership.log.v1.Snapshot.Ask
+	(*Snapshot_Reply)(nil),   // 35: omnirelay.leadership.log.v1.Snapshot.Reply
+	nil,                      // 36: omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
 }
 var file_log_proto_depIdxs = []int32{
 	3,  // 0: omnirelay.leadership.log.v1.Entry.commands:type_name -> omnirelay.leadership.log.v1.Command
@@ -2716,25 +3144,25 @@ var file_log_proto_depIdxs = []int32{
 	18, // 13: omnirelay.leadership.log.v1.Command.cordon:type_name -> omnirelay.leadership.log.v1.Cordon
 	19, // 14: omnirelay.leadership.log.v1.Command.end_formation:type_name -> omnirelay.leadership.log.v1.EndFormation
 	20, // 15: omnirelay.leadership.log.v1.Command.read:type_name -> omnirelay.leadership.log.v1.Read
-	24, // 16: omnirelay.leadership.log.v1.OpenSession.labels:type_name -> omnirelay.leadership.log.v1.OpenSession.LabelsEntry
+	28, // 16: omnirelay.leadership.log.v1.OpenSession.labels:type_name -> omnirelay.leadership.log.v1.OpenSession.LabelsEntry
 	10, // 17: omnirelay.leadership.log.v1.OpenSession.stands:type_name -> omnirelay.leadership.log.v1.Stand
 	0,  // 18: omnirelay.leadership.log.v1.KeeperDecision.kind:type_name -> omnirelay.leadership.log.v1.KeeperDecision.Kind
-	25, // 19: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
+	29, // 19: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
 	9,  // 20: omnirelay.leadership.log.v1.Stand.selector:type_name -> omnirelay.leadership.log.v1.Selector
 	9,  // 21: omnirelay.leadership.log.v1.Withdraw.selector:type_name -> omnirelay.leadership.log.v1.Selector
-	26, // 22: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
+	30, // 22: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
 	1,  // 23: omnirelay.leadership.log.v1.ScopeSpec.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
 	15, // 24: omnirelay.leadership.log.v1.DeclareScopes.scopes:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	27, // 25: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
-	28, // 26: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
-	29, // 27: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
-	31, // 28: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
+	31, // 25: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
+	32, // 26: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
+	33, // 27: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
+	35, // 28: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
 	22, // 29: omnirelay.leadership.log.v1.Snapshot.history:type_name -> omnirelay.leadership.log.v1.Record
 	5,  // 30: omnirelay.leadership.log.v1.Snapshot.versions:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
-	32, // 31: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
+	36, // 31: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
 	10, // 32: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
 	15, // 33: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	30, // 34: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
+	34, // 34: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
 	1,  // 35: omnirelay.leadership.log.v1.Snapshot.Scope.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
 	21, // 36: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
 	37, // [37:37] is the sub-list for method output_type
@@ -2772,7 +3200,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
