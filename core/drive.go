@@ -15,7 +15,8 @@ type Log interface {
 	Persist(b Batch) error
 }
 
-// Batch is one durable step of a log. The fields are applied in their order.
+// Batch is one durable step of a log. The fields are applied in their order. A
+// replica whose log lies in an external store keeps a Mark and nothing else.
 type Batch struct {
 	// Install replaces the whole log by a received snapshot. nil: none.
 	Install *raftpb.Snapshot
@@ -34,11 +35,15 @@ type Batch struct {
 	// restart replays what lies after AuditedTo. 0: unchanged.
 	Records   []*Record
 	AuditedTo uint64
+	// Mark is what this replica knows to be in the external store. nil: unchanged.
+	// Without it, durable before what rests on it is shown, a store that lost what it
+	// had acknowledged would be believed, and a fence given twice.
+	Mark *StoreMark
 }
 
 // Empty reports whether there is nothing to persist.
 func (b *Batch) Empty() bool {
-	return b.Install == nil && b.HardState == nil && len(b.Entries) == 0 && b.Checkpoint == nil && b.AuditedTo == 0
+	return b.Install == nil && b.HardState == nil && len(b.Entries) == 0 && b.Checkpoint == nil && b.AuditedTo == 0 && b.Mark == nil
 }
 
 // Boot is what a log holds when a replica starts.
@@ -50,6 +55,7 @@ type Boot struct {
 	// LastRecord is the newest audit record kept, nil when there is none. The
 	// replay must arrive at the same chain.
 	LastRecord *Record
+	Mark       *StoreMark // see Batch; nil: this replica has seen no external store yet
 }
 
 // World is everything around a replica but its log.
@@ -74,6 +80,7 @@ type Input struct {
 	Request     *RequestInput // from a local caller
 	Read        *ReadInput    // a local caller wants to read what is committed now
 	Unreachable NodeID        // sending to this replica failed
+	Store       *StoreReply   // the external store answered
 	HandOver    bool          // give the registrar's office to another replica, before a shutdown
 }
 
@@ -99,6 +106,7 @@ type ReadInput struct {
 // shown. Everything in it is covered by what was persisted before.
 type Emission struct {
 	Messages []Message      // to other replicas
+	Calls    []StoreCall    // to the external store; each is answered by one Input.Store
 	Members  []MemberOutput // to attached members
 	Records  []*Record      // committed transitions, consecutive
 	Requests []RequestDone  // answers to local callers

@@ -23,6 +23,8 @@ type Config struct {
 	Name string
 	// ClusterID is written into the registry by its first registrar.
 	ClusterID string
+	// Store says that the log lies in an external store, not with the replicas.
+	Store bool
 	// Seed makes this replica's randomness: when it stands, ids it mints. Two
 	// replicas, or two lives of one, must not share a seed.
 	Seed uint64
