@@ -167,9 +167,13 @@ func parseDrift(text string) (core.Epsilon, error) {
 	return core.Epsilon(tenths / 10), nil
 }
 
-// clip keeps a message readable whatever was written.
+// secret is what may hold a password in a URL or in a list of key=value.
+var secret = regexp.MustCompile(`(?is).*@|(password\s*[=:]\s*)\S+`)
+
+// clip keeps a message readable whatever was written, and passwords out of it.
 func clip(text string) string {
 	const most = 60
+	text = secret.ReplaceAllString(text, "$1***")
 	if len(text) <= most {
 		return text
 	}

@@ -107,3 +107,13 @@ func (e *environment) variable(key string) string {
 	}
 	return ""
 }
+
+// variableBelow is an override of key or of a setting inside it, the first by name.
+func (e *environment) variableBelow(key string) (name string, found bool) {
+	for k, n := range e.names {
+		if (k == key || strings.HasPrefix(k, key+".")) && (!found || n < name) {
+			name, found = n, true
+		}
+	}
+	return name, found
+}

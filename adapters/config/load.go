@@ -72,6 +72,7 @@ func parse(path string, data []byte, environ []string) (*Config, Problems) {
 		_, inFile := doc.lines[rootKey+"."+key]
 		return inFile || env.variable(rootKey+"."+key) != ""
 	})
+	problems = append(problems, c.strayBlocks(doc, env)...)
 	for _, p := range c.problems() {
 		if !problems.concern(p.Key) {
 			problems = append(problems, p)
@@ -84,7 +85,7 @@ func parse(path string, data []byte, environ []string) (*Config, Problems) {
 // is wrong with it would only repeat that.
 func (ps Problems) concern(key string) bool {
 	return slices.ContainsFunc(ps, func(p Problem) bool {
-		return p.Key != "" && (strings.HasPrefix(p.Key, key) || strings.HasPrefix(key, p.Key+"[") || p.Key == key)
+		return p.Key != "" && (strings.HasPrefix(p.Key, key) || strings.HasPrefix(key, p.Key+"[") || strings.HasPrefix(key, p.Key+"."))
 	})
 }
 
@@ -118,7 +119,7 @@ func merge(f *file, values, overrides map[string]any) Problems {
 
 // anchorPaths lets relative paths start at the folder of the file.
 func (c *Config) anchorPaths(folder string) {
-	for _, p := range []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.CA} {
+	for _, p := range append(c.Registry.paths(), &c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.CA) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(folder, *p)
 		}

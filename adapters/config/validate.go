@@ -99,6 +99,7 @@ func (c *Config) problems() Problems {
 	c.judgeTimes(&j)
 	c.judgeListeners(&j)
 	c.judgePeers(&j)
+	c.judgeRegistry(&j)
 	c.judgeOperation(&j)
 	c.judgeScopes(&j)
 	if len(j.found) == 0 {
