@@ -394,7 +394,7 @@ func TestAnUnknownEntryStopsTheReplica(t *testing.T) {
 	b := newBench(t, 1, nil)
 	b.run(2 * time.Second)
 	n := b.nodes[1]
-	if err := n.replica.node.Propose(newerPayload(t, "field-of-selector")); err != nil {
+	if err := n.replica.journal.propose(newerPayload(t, "field-of-selector")); err != nil {
 		t.Fatal(err)
 	}
 	err := n.drive.Turn()

@@ -191,7 +191,7 @@ func (d *Drive) settle() error {
 			return err
 		}
 	}
-	d.world.Emit(Emission{Messages: ready.Messages})
+	d.world.Emit(Emission{Messages: ready.Messages, Calls: ready.Calls})
 	d.world.Emit(d.replica.Advance(d.world.Now()))
 	return d.replica.Err()
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/core/plant"
@@ -101,37 +100,23 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Replica is one copy of the registry over a raft log, with the keeper that works
+// Replica is one copy of the registry over a log, with the keeper that works
 // while this replica is the registrar. It is driven by a Drive: inputs and time go
 // in, a Ready comes out, is made durable and sent, and Advance gives out what that
 // made true. It starts no goroutine and is not safe for concurrent use.
 type Replica struct {
 	cfg      Config
-	node     *raft.RawNode
-	storage  *raft.MemoryStorage
+	journal  journal
 	registry *Registry
 	keeper   *Keeper
-	timer    electionTimer
 	rng      *rand.Rand
 	now      Time
 	err      error
 
-	// Of raft.
+	// Of the log, as this replica has taken note of it.
 	lead       NodeID
 	leading    bool
 	term       uint64
-	vote       uint64
-	nextTick   Time // of a leader
-	committed  uint64
-	confState  *raftpb.ConfState
-	current    raft.Ready
-	restored   *Registry // from a received snapshot that is being made durable
-	checkpoint *raftpb.Snapshot
-	compactTo  uint64
-	logBytes   int             // of the entries applied since the last checkpoint
-	snapshotAt uint64          // index of the latest snapshot
-	reportAt   map[NodeID]Time // when to tell raft that a snapshot was sent
-
 	officeOpen bool
 
 	notedAt map[SessionID]Time // when this replica applied each note that stands
@@ -141,17 +126,9 @@ type Replica struct {
 	reads    readTable
 	duties   duties
 
-	// The audit trail between applied and durable.
-	auditedTo    uint64 // durable
-	auditSeq     uint64 // of the newest durable record
-	auditBatch   []*Record
-	auditFlushAt Time
-	replayCheck  *Record // the newest durable record at boot, until the replay passed it
-
 	out            Emission
 	status         statusCounters
 	plantWall      int64
-	plantSkip      uint64
 	plantDecisions []*logpb.Command
 }
 
@@ -168,17 +145,17 @@ func NewReplica(cfg Config, boot Boot, now Time) (*Replica, error) {
 	}
 	r := &Replica{
 		cfg: cfg, now: now, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.ID))),
-		keeper: newKeeper(cfg.Epsilon, cfg.Plants), notedAt: map[SessionID]Time{}, reportAt: map[NodeID]Time{},
-		auditFlushAt: Never, nextTick: Never, auditedTo: boot.AuditedTo, replayCheck: boot.LastRecord,
+		keeper: newKeeper(cfg.Epsilon, cfg.Plants), notedAt: map[SessionID]Time{},
 		requests: newRequestTable(), attached: newAttachments(), duties: newDuties(),
 	}
-	if boot.LastRecord != nil {
-		r.auditSeq = boot.LastRecord.Seq
-	}
 	r.reads = newReadTable(r.rng.Uint64())
-	r.timer = electionTimer{timeout: cfg.ElectionTimeout, rng: r.rng}
-	r.timer.Reset(now)
-	if err := r.load(boot); err != nil {
+	var err error
+	if cfg.Store {
+		r.journal, err = newStoreJournal(r, boot)
+	} else {
+		r.journal, err = newRaftJournal(r, boot)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -227,7 +204,7 @@ func (r *Replica) Status() Status {
 	forming, _ := r.registry.Forming()
 	s := Status{
 		ID: r.cfg.ID, Registrar: r.lead, IsRegistrar: r.leading, OfficeOpen: r.officeOpen, RaftTerm: r.term,
-		Applied: r.registry.Revision(), Committed: r.committed, Version: r.registry.Version(), Forming: forming,
+		Applied: r.registry.Revision(), Committed: r.journal.committed(), Version: r.registry.Version(), Forming: forming,
 		SnapshotInstalls: r.status.installs, Checkpoints: r.status.checkpoints, Campaigns: r.status.campaigns,
 		Offices: r.status.offices, PendingRequests: len(r.requests.byID), AttachedMembers: len(r.attached.bySession),
 	}
@@ -241,8 +218,8 @@ func (r *Replica) notReady() string {
 	switch {
 	case r.err != nil:
 		return fmt.Sprintf("this node halted: %v", r.err)
-	case r.lead == 0:
-		return fmt.Sprintf("no registrar: fewer than %d of the %d registry nodes can reach each other, or they are electing one", len(r.cfg.Voters)/2+1, len(r.cfg.Voters))
+	case r.journal.notReady() != "":
+		return r.journal.notReady()
 	case r.leading && !r.officeOpen:
 		return "this node has just become registrar and has not confirmed it yet"
 	case r.registry.ClusterID() == "":
@@ -265,7 +242,7 @@ func (r *Replica) Step(now Time, inputs []Input) {
 func (r *Replica) step(in *Input) {
 	switch {
 	case in.Message != nil:
-		r.receive(in.Message)
+		r.receive(in)
 	case in.Member != nil:
 		r.receiveMember(in.Member)
 	case in.Request != nil:
@@ -274,20 +251,21 @@ func (r *Replica) step(in *Input) {
 		r.reads.add(r.now, in.Read.Tag, r.cfg.MaxElectionWindow)
 	case in.Detached != 0:
 		r.attached.detach(in.Detached)
-	case in.Unreachable != 0:
-		r.node.ReportUnreachable(uint64(in.Unreachable))
+	case in.Unreachable != 0, in.Store != nil:
+		r.journal.step(in)
 	case in.HandOver:
-		r.handOver()
+		r.journal.handOver()
 	}
 }
 
-func (r *Replica) receive(m *Message) {
+func (r *Replica) receive(in *Input) {
+	m := in.Message
 	if m.To != r.cfg.ID || !slices.Contains(r.cfg.Voters, m.From) {
 		return
 	}
 	switch {
 	case m.Raft != nil:
-		r.receiveRaft(m)
+		r.journal.step(in)
 	case m.Proposal != nil:
 		r.receiveProposal(m.Proposal)
 	case m.Keepalive != nil:
@@ -305,7 +283,7 @@ func (r *Replica) Tick(now Time, wall int64) {
 		return
 	}
 	r.watchOffice()
-	r.tickRaft()
+	r.journal.tick()
 	r.watchOffice()
 	r.tickKeeper()
 	r.tickDuties()
@@ -321,15 +299,7 @@ func (r *Replica) Deadline() Time {
 	if r.err != nil {
 		return Never
 	}
-	d := min(r.keeper.Deadline(r.now), r.duties.deadline(), r.requests.deadline(), r.reads.deadline(), r.auditFlushAt)
-	if r.leading {
-		d = min(d, r.nextTick)
-	} else {
-		d = min(d, r.timer.Deadline())
-	}
-	for _, n := range sortedKeys(r.reportAt) {
-		d = min(d, r.reportAt[n])
-	}
+	d := min(r.keeper.Deadline(r.now), r.duties.deadline(), r.requests.deadline(), r.reads.deadline(), r.journal.deadline())
 	return max(d, r.now) // at once, when it has passed
 }
 

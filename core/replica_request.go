@@ -223,7 +223,7 @@ func (r *Replica) propose(wall int64) {
 		r.requests.queue = r.requests.queue[n:]
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&logpb.Entry{Proposer: uint64(r.cfg.ID), WallNs: wall, Commands: batch})
 		if err == nil {
-			err = r.node.Propose(data)
+			err = r.journal.propose(data)
 		}
 		if err != nil {
 			r.dropped(batch)
@@ -295,7 +295,7 @@ func (e *Emission) replyTo(w waiter, requestID string, result *Result) {
 }
 
 func (e *Emission) empty() bool {
-	return len(e.Messages) == 0 && len(e.Members) == 0 && len(e.Records) == 0 && len(e.Requests) == 0 && len(e.Reads) == 0
+	return len(e.Messages) == 0 && len(e.Members) == 0 && len(e.Records) == 0 && len(e.Requests) == 0 && len(e.Reads) == 0 && len(e.Calls) == 0
 }
 
 func durationOf(ns int64) time.Duration { return time.Duration(ns) }
