@@ -49,6 +49,7 @@ const (
 	NoteAfterCancel       // a note decided earlier lands after its cancel
 	DivergentElection     // a replica breaks ties by its own id
 	CheckOfFormerOffice   // raft's answer to a check of an office that is over counts
+	LocalRead             // a replica answers a linearizable read at once, from its own copy
 	numPlants
 )
 
@@ -62,6 +63,7 @@ var names = [numPlants]string{
 	"no-notes", "stamp-before-drain", "old-check-confirms", "ack-while-expiring", "office-outlived", "age-from-ack",
 	"note-counts-when-applied", "foreign-cancel-counts", "term-of-committer", "forget-unseen-resign",
 	"note-after-cancel", "divergent-election", "check-of-former-office",
+	"local-read",
 }
 
 func (p Plant) String() string { return names[p] }
