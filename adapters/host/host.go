@@ -21,6 +21,8 @@ type Options struct {
 	Core core.Config
 	Log  core.Log
 	Boot core.Boot
+	// Store holds the log of the registry when Core.Store says so; else nil.
+	Store Store
 	// Send hands messages to other replicas. It must not block.
 	Send func([]core.Message)
 	// Member is this process's own member; nil when it only serves the registry.
@@ -39,6 +41,9 @@ type Options struct {
 	OnCommand func(core.Code)
 	// OnKeepalive tells of the own member's keepalives: sent, or acknowledged.
 	OnKeepalive func(acknowledged bool)
+	// OnStoreCall tells of an answered call on the store. It runs beside the loop, on
+	// several goroutines at the same time.
+	OnStoreCall func(c *core.StoreCall, reply *core.StoreReply, took time.Duration)
 	Logger      *slog.Logger
 }
 
@@ -75,6 +80,7 @@ type Host struct {
 
 	inbox inbox
 	calls calls
+	store *storeCalls // while Run runs
 
 	changedMu sync.Mutex
 	changed   chan struct{}
@@ -97,6 +103,9 @@ func New(o Options) (*Host, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Core.Store != (o.Store != nil) {
+		return nil, errors.New("host: Core.Store says whether Store is used: set both or neither")
 	}
 	h := &Host{o: o, logger: o.Logger, changed: make(chan struct{}), done: make(chan struct{})}
 	h.inbox.wake = make(chan struct{}, 1)
@@ -134,9 +143,14 @@ func (h *Host) newMember(now core.Time) error {
 }
 
 // Run runs the loop until ctx ends or the replica halts. It returns nil in the
-// first case and the reason in the second; afterwards nothing is led from here.
+// first case and the reason in the second; afterwards nothing is led from here, and
+// no call on the store is under way.
 func (h *Host) Run(ctx context.Context) error {
-	defer h.stopped()
+	callsCtx, endCalls := context.WithCancel(ctx)
+	h.store = newStoreCalls(callsCtx, h)
+	defer h.store.wait()
+	defer h.stopped() // what waits for the loop is not kept waiting by the store
+	defer endCalls()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -31,6 +31,15 @@ func (b *inbox) offer(in core.Input) bool {
 	return true
 }
 
+// force adds an input that must not be lost, however full the inbox is. Its number is
+// bounded elsewhere.
+func (b *inbox) force(in core.Input) {
+	b.mu.Lock()
+	b.inputs = append(b.inputs, in)
+	b.mu.Unlock()
+	b.poke()
+}
+
 func (b *inbox) poke() {
 	select {
 	case b.wake <- struct{}{}:
@@ -69,6 +78,9 @@ func (w *world) Emit(e core.Emission) {
 	h := w.h
 	if len(e.Messages) > 0 && h.o.Send != nil {
 		h.o.Send(e.Messages)
+	}
+	for _, c := range e.Calls {
+		h.store.start(&c)
 	}
 	for _, m := range e.Members {
 		if m.Conn == ownConn {
