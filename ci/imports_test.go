@@ -50,6 +50,8 @@ var rooms = []room{
 	{path: "adapters/rpc", may: []string{"core", "core/logpb", "wire", "adapters/telemetry", "adapters/transport"},
 		tests: []string{"adapters/control/controltest"},
 		why:   "serves what it is handed over gRPC, beside HTTP and not on top of it"},
+	{path: "adapters/storeserver",
+		why: "starts programs of others, and knows as little of us as they do"},
 
 	{path: "cmd/leaderd", may: []string{"core", "core/logpb", "wire", "adapters/*"},
 		why: "the shipped program cannot plant a bug or enter a simulation"},
