@@ -21,6 +21,7 @@ type bench struct {
 	records map[NodeID][]*Record
 	tag     uint64 // of the latest request or read
 	hook    func(Message) bool
+	store   *benchStore
 }
 
 type benchNode struct {
@@ -76,6 +77,9 @@ func (l *benchLog) Persist(b Batch) error {
 			l.boot.Entries = l.boot.Entries[1:]
 		}
 	}
+	if b.Mark != nil {
+		l.boot.Mark = b.Mark
+	}
 	if b.AuditedTo != 0 {
 		l.boot.AuditedTo = b.AuditedTo
 		l.records = append(l.records, b.Records...)
@@ -111,13 +115,16 @@ func (n *benchNode) Emit(e Emission) {
 	for _, d := range e.Requests {
 		n.done[d.Tag] = d.Result
 	}
+	for i := range e.Calls {
+		n.b.store.call(n, &e.Calls[i])
+	}
 	for _, d := range e.Reads {
 		n.reads[d.Tag], n.seen[d.Tag] = d.Err, n.replica.Registry().Revision()
 	}
 }
 
 func newBench(t *testing.T, nodes int, edit func(*Config)) *bench {
-	b := &bench{t: t, now: 1, nodes: map[NodeID]*benchNode{}, members: map[ConnID]*benchMember{}, records: map[NodeID][]*Record{}}
+	b := &bench{t: t, now: 1, store: newBenchStore(), nodes: map[NodeID]*benchNode{}, members: map[ConnID]*benchMember{}, records: map[NodeID][]*Record{}}
 	var voters []NodeID
 	for i := range nodes {
 		voters = append(voters, NodeID(i+1))
@@ -171,6 +178,7 @@ func (b *bench) run(d time.Duration) {
 				}
 			}
 		}
+		b.store.run(b.now)
 		for _, id := range sortedKeys(b.nodes) {
 			n := b.nodes[id]
 			if n.down || (len(n.inbox) == 0 && n.drive.Deadline() > b.now) {

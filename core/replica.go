@@ -20,6 +20,8 @@ type Config struct {
 	Voters []NodeID
 	// Name is what the audit trail calls this replica; empty: node-ID.
 	Name string
+	// VoterNames is what people call the voters; missing: node-ID.
+	VoterNames map[NodeID]string
 	// ClusterID is written into the registry by its first registrar.
 	ClusterID string
 	// Store says that the log lies in an external store, not with the replicas.
@@ -67,6 +69,13 @@ func (c *Config) EnsureDefaults() {
 	if c.Logger == nil {
 		c.Logger = silentLogger{}
 	}
+}
+
+func (c *Config) voterName(id NodeID) string {
+	if name := c.VoterNames[id]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("node-%d", id)
 }
 
 func defaultTo[T comparable](field *T, value T) {

@@ -203,7 +203,8 @@ type StoreReply struct {
 	First uint64
 	// Attested are the replicas that attested Identity.
 	Attested []NodeID
-	// Published is the number of the newest published audit record, 0: none.
+
+	// Of Fetch and Publish: the number of the newest published audit record, 0: none.
 	Published uint64
 
 	// Of Trail:

@@ -128,9 +128,7 @@ func (m *StoreModel) fetch(r *StoreReply, f *StoreFetch) {
 	}
 	r.First = m.first()
 	r.Attested = sortedKeys(m.attested[r.Identity])
-	if n := len(m.published); n > 0 {
-		r.Published = m.published[n-1].Seq
-	}
+	r.Published = m.newest()
 }
 
 func (m *StoreModel) first() uint64 {
@@ -141,15 +139,20 @@ func (m *StoreModel) first() uint64 {
 }
 
 func (m *StoreModel) publish(r *StoreReply, p *StorePublish) {
-	var last uint64
-	if n := len(m.published); n > 0 {
-		last = m.published[n-1].Seq
-	}
-	if m.lead.GetTerm() != p.Term || last != p.After {
+	if m.lead.GetTerm() != p.Term || m.newest() != p.After {
 		r.refuse("another office, or another place in the audit trail")
-		return
+	} else {
+		m.published = append(m.published, p.Records...)
 	}
-	m.published = append(m.published, p.Records...)
+	r.Published = m.newest()
+}
+
+// newest is the number of the newest published record.
+func (m *StoreModel) newest() uint64 {
+	if n := len(m.published); n > 0 {
+		return m.published[n-1].Seq
+	}
+	return 0
 }
 
 func (m *StoreModel) checkpoint(r *StoreReply, c *StoreCheckpoint) {

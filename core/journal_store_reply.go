@@ -1,0 +1,372 @@
+package core
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step takes an answer of the store.
+func (j *storeJournal) step(in *Input) {
+	reply := in.Store
+	if reply == nil {
+		return
+	}
+	kind := slices.IndexFunc(j.slots[:], func(s storeSlot) bool { return s.id != 0 && s.id == reply.ID })
+	if kind < 0 {
+		return
+	}
+	s := j.slots[kind]
+	j.slots[kind] = storeSlot{}
+	switch {
+	case reply.Status == StoreUnfit:
+		j.r.Halt(fmt.Errorf("the store must not be used: %s", reply.Text))
+	case reply.Status == StoreFailed:
+		j.failed(kind, reply.Text)
+	case !j.believes(kind, &s, reply):
+		j.failed(kind, "")
+	default:
+		j.take(reply.Lead)
+		j.resolve(&s)
+		j.answered(kind, &s, reply)
+	}
+}
+
+// failed makes the call again, or one like it, after a pause.
+func (j *storeJournal) failed(kind int, text string) {
+	pause := j.r.cfg.HeartbeatInterval / 4
+	again := j.r.now.Add(pause + jitter(j.r.rng, pause))
+	j.slots[kind].notBefore = again
+	switch kind {
+	case callFetch:
+		j.failing = text
+	case callAppend:
+		if !j.holding && j.attempt != nil {
+			j.standAt = again
+		}
+	case callConfirm:
+		j.checkWanted = max(j.checkWanted, j.checkAsked)
+		j.readsWanted = append(j.readsAsked, j.readsWanted...)
+		j.checkAsked, j.readsAsked = 0, nil
+		j.touched = again.Add(-j.r.cfg.HeartbeatInterval)
+	case callPublish:
+		j.publishAfter = again
+	case callCheckpoint:
+		j.slots[kind].notBefore = j.r.now.Add(2 * j.r.cfg.ElectionTimeout)
+	}
+}
+
+func jitter(rng *rand.Rand, most time.Duration) time.Duration {
+	return time.Duration(rng.Int64N(int64(most) + 1))
+}
+
+// believes reports whether an answer may be taken for what it says. It is where a
+// store that forgot, or is another than it was, is noticed.
+func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool {
+	lead := reply.Lead
+	switch {
+	case lead.GetSchema() > StoreSchema:
+		j.r.Halt(fmt.Errorf("the store has layout %d, written by a newer version; this one reads up to %d", lead.Schema, StoreSchema))
+		return false
+	case lead != nil && lead.ClusterId != j.r.cfg.ClusterID:
+		j.r.Halt(fmt.Errorf("the store holds the registry of cluster %q, this node is configured for %q", lead.ClusterId, j.r.cfg.ClusterID))
+		return false
+	case lead.GetGeneration() > j.mark.Generation:
+		j.renew(lead)
+		return kind == callFetch && s.end == 0
+	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
+		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
+			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation))
+		return false
+	case kind == callClose:
+		return true
+	}
+	return j.trusts(kind, reply)
+}
+
+// trusts reports whether the answer comes from a server that this replica believes.
+func (j *storeJournal) trusts(kind int, reply *StoreReply) bool {
+	own, accepted := j.mark.Identity, reply.Lead.GetIdentity()
+	switch {
+	case own != "" && own != reply.Identity && reply.Lead != nil && accepted == reply.Identity:
+		j.giveUp()
+		j.trouble = fmt.Sprintf("the store answers from a server that was superseded (%s): this node found its entries on %s and believes no other", reply.Identity, own)
+		return false
+	case kind == callFetch || kind == callAttest:
+		return true
+	case reply.Lead != nil && accepted != reply.Identity:
+		// Nothing said by a server on which the log was not accepted proves anything.
+		j.giveUp()
+		return false
+	}
+	return true
+}
+
+// lost stops this replica's part in the log, and the log for everybody, until an
+// operator has jumped the fence.
+func (j *storeJournal) lost(reason string) {
+	j.giveUp()
+	if j.closing == "" {
+		j.closing = reason
+	}
+	j.trouble = j.closing + "; nothing is served until an operator jumps the fence (leaderd fence jump)"
+}
+
+// renew begins anew on a log that an operator replaced. What must not be given
+// twice is still known from the mark.
+func (j *storeJournal) renew(lead *Lead) {
+	j.giveUp()
+	j.setMark(func(m *StoreMark) {
+		m.Generation, m.Identity, m.Index, m.Chain = lead.Generation, "", 0, nil
+	})
+	j.floor, j.end, j.verified, j.read = place{}, place{}, false, false
+	j.staged, j.restored, j.attempt, j.lead = nil, nil, nil, nil
+	j.closing, j.trouble = "", "the log was replaced and is being read"
+	j.standAt, j.bootTerm, j.lastHeld, j.vacated = Never, 0, 0, 0
+	j.slots[callFetch].notBefore = j.r.now
+}
+
+// take keeps the newest lead record seen.
+func (j *storeJournal) take(lead *Lead) {
+	had := j.lead
+	switch {
+	case lead == nil:
+		return
+	case had != nil && lead.Identity == had.Identity && (lead.Term < had.Term || lead.Term == had.Term && (lead.Last < had.Last || lead.Last == had.Last && lead.Beat < had.Beat)):
+		return // an older answer that came later
+	}
+	j.lead = lead
+	if had.GetTerm() != lead.Term || had.GetLast() != lead.Last || had.GetBeat() != lead.Beat {
+		j.timer.Reset(j.r.now)
+	}
+	if j.attempt != nil && j.attempt.Guard != j.position() && !j.isOurs() {
+		j.attempt, j.standAt = nil, Never
+		j.giveUp()
+	}
+	if j.holding && (lead.Term > j.term || lead.Closed != "") {
+		j.giveUp()
+	}
+}
+
+// isOurs reports whether the lead record is the one that this replica's append wrote.
+func (j *storeJournal) isOurs() bool {
+	a := j.attempt
+	return a != nil && j.lead != nil && j.lead.Term == a.Lead.Term && bytes.Equal(j.lead.AppendId, a.Lead.AppendId)
+}
+
+// resolve notices that an append took effect, by its own answer or another's.
+func (j *storeJournal) resolve(s *storeSlot) {
+	if !j.isOurs() {
+		return
+	}
+	a := j.attempt
+	j.attempt = nil
+	for _, e := range a.Entries {
+		if e.Index > j.end.index {
+			j.stage(e)
+		}
+	}
+	switch {
+	case a.Lead.Term == a.Guard.Term:
+		j.provenAt = max(j.provenAt, s.sentAt)
+	case a.Lead.Holder == 0:
+		j.vacated = a.Lead.Term
+		j.giveUp()
+	default:
+		j.holding, j.term, j.lastHeld = true, a.Lead.Term, a.Lead.Term
+		j.provenAt, j.standAt, j.trouble, j.verified = s.sentAt, Never, "", true
+		j.identity = a.Lead.Identity
+		j.setMark(func(m *StoreMark) { m.Identity = a.Lead.Identity })
+		if j.first == 0 {
+			j.first = 1
+		}
+	}
+}
+
+func (j *storeJournal) stage(e *StoredEntry) {
+	j.staged = append(j.staged, e)
+	j.end = place{index: e.Index, term: e.Term, chain: e.Chain}
+}
+
+func (j *storeJournal) answered(kind int, s *storeSlot, reply *StoreReply) {
+	switch kind {
+	case callFetch:
+		j.fetched(s, reply)
+	case callAppend:
+		if reply.Status == StoreRefused {
+			j.attempt = nil
+			j.giveUp()
+		}
+	case callConfirm:
+		j.confirmed(s, reply)
+	case callPublish:
+		if reply.Published > 0 && reply.Lead.GetTerm() == j.term {
+			j.published = reply.Published
+		}
+		if head, _ := j.r.registry.history.Head(); head > j.published {
+			j.publishAfter = j.r.now
+		}
+	case callCheckpoint:
+		if reply.Status == StoreOK {
+			j.first = s.trimTo + 1
+			j.r.status.checkpoints++
+		} else {
+			j.failed(kind, reply.Text)
+		}
+	case callAttest:
+		if reply.Status == StoreOK && reply.Identity == j.identity {
+			j.attested = append(j.attested, j.r.cfg.ID)
+		}
+	}
+}
+
+// confirmed takes a proof of the office, and of where the log ended.
+func (j *storeJournal) confirmed(s *storeSlot, reply *StoreReply) {
+	check, reads := j.checkAsked, j.readsAsked
+	j.checkAsked, j.readsAsked = 0, nil
+	if j.holding && reply.Lead.GetTerm() == j.term {
+		j.provenAt = max(j.provenAt, s.sentAt)
+		if check != 0 {
+			j.r.keeper.Confirmed(check)
+		}
+	}
+	for _, id := range reads {
+		j.r.reads.confirmed(id, reply.Lead.GetLast())
+	}
+}
+
+// fetched takes the tail of the log.
+func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
+	j.answeredAt = j.r.now
+	if j.failing != "" {
+		j.failing = ""
+		j.timer.Reset(j.r.now) // the registrar could not beat either
+	}
+	j.identity, j.attested, j.first, j.published = reply.Identity, reply.Attested, reply.First, reply.Published
+	if !j.extend(s, reply) {
+		return
+	}
+	if !j.read && j.end.index >= reply.Lead.GetLast() {
+		j.read, j.bootTerm = true, reply.Lead.GetTerm()
+	}
+	j.verified = j.verified || j.end.index >= j.floor.index
+	j.judge()
+	j.considerStanding()
+}
+
+// judge finds out whether anything keeps the log from being used.
+func (j *storeJournal) judge() {
+	switch {
+	case j.closing != "":
+	case j.lead == nil:
+		j.trouble = ""
+	case j.lead.Closed != "":
+		j.trouble = "the log is closed: " + j.lead.Closed
+	case j.estranged():
+		j.trouble = fmt.Sprintf("the store restarted or was replaced; waiting for %s to confirm that nothing is missing from it (if one is gone for good: leaderd fence jump)", j.unattested())
+	default:
+		j.trouble = ""
+		if j.verified {
+			j.setMark(func(m *StoreMark) { m.Identity = j.lead.Identity })
+		}
+	}
+}
+
+func (j *storeJournal) unattested() string {
+	var names []string
+	for _, v := range j.r.cfg.Voters {
+		if !slices.Contains(j.attested, v) {
+			names = append(names, j.r.cfg.voterName(v))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// considerStanding finds out whether this replica may stand without having waited
+// for silence: on an empty log, for an office that was given up, for one that it
+// held itself and nobody holds now, and on a server that all have attested.
+func (j *storeJournal) considerStanding() {
+	soon := false
+	switch l := j.lead; {
+	case l == nil:
+		soon = true
+	case l.Closed != "" || j.closing != "":
+	case j.estranged():
+		soon = j.everyoneAttested()
+		if soon {
+			j.trouble = ""
+		}
+	case l.Holder == 0:
+		soon = l.Term != j.vacated
+	case NodeID(l.Holder) == j.r.cfg.ID:
+		soon = l.Term == j.lastHeld || l.Term == j.bootTerm
+	}
+	switch {
+	case !soon && j.attempt == nil:
+		j.standAt = Never
+	case soon && j.standAt == Never:
+		j.standAt = j.r.now.Add(jitter(j.r.rng, j.r.cfg.HeartbeatInterval))
+	}
+}
+
+// extend puts what was fetched behind what is known, if it belongs there.
+func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
+	if snap := reply.Snapshot; snap != nil && snap.Index > j.end.index && !j.restore(snap) {
+		return false
+	}
+	for _, e := range reply.Entries {
+		if e.Index <= j.end.index {
+			continue
+		}
+		if e.Index != j.end.index+1 || !bytes.Equal(e.Chain, ChainEntry(j.end.chain, e.Index, e.Term, e.Data)) {
+			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index))
+			return false
+		}
+		j.stage(e)
+		if !j.matchesFloor() {
+			return false
+		}
+	}
+	last := reply.Lead.GetLast()
+	switch {
+	case len(reply.Entries) == 0 && last > j.end.index && s.end <= j.end.index:
+		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index))
+		return false
+	case last == j.end.index && !bytes.Equal(reply.Lead.GetChain(), j.end.chain):
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", last))
+		return false
+	}
+	return true
+}
+
+// restore takes a snapshot that replaces entries which are no longer kept.
+func (j *storeJournal) restore(snap *StoredSnapshot) bool {
+	g, err := j.r.registryFrom(snap.Index, snap.Data)
+	switch {
+	case err != nil:
+		j.lost(fmt.Sprintf("the snapshot at entry %d of the store: %v", snap.Index, err))
+		return false
+	case g.Revision() != snap.Index:
+		j.lost(fmt.Sprintf("the snapshot at entry %d of the store is of revision %d", snap.Index, g.Revision()))
+		return false
+	case snap.Index >= j.floor.index && (g.nextFence < j.mark.NextFence || uint64(g.nextSession) < j.mark.NextSession):
+		j.lost(fmt.Sprintf("the snapshot at entry %d of the store would give the fence %d again; this node has seen up to %d", snap.Index, g.nextFence, j.mark.NextFence))
+		return false
+	}
+	j.restored, j.staged = g, nil
+	j.restoredAt = place{index: snap.Index, term: snap.Term, chain: snap.Chain}
+	j.end = j.restoredAt
+	return j.matchesFloor()
+}
+
+// matchesFloor compares the entry at the mark with the one that was seen there.
+func (j *storeJournal) matchesFloor() bool {
+	if j.end.index == j.floor.index && !bytes.Equal(j.end.chain, j.floor.chain) {
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", j.end.index))
+		return false
+	}
+	return true
+}
