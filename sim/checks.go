@@ -32,10 +32,15 @@ type checks struct {
 	durable       *check.Durable
 	exactlyOnce   *check.ExactlyOnce
 	liveOnly      *check.LiveSessionOnly
+	linearizable  *check.Linearizable
 }
 
 // expirySlack is what BoundedExpiry allows for flight and commit in one office.
 const expirySlack = 500 * time.Millisecond
+
+// orderTimeout is how long an order of one scope's history is looked for, in real
+// time. A run has some hundred operations on a scope, which takes milliseconds.
+const orderTimeout = 20 * time.Second
 
 func newChecks(w *World, stopAt []check.Property) *checks {
 	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{}}
@@ -46,6 +51,7 @@ func newChecks(w *World, stopAt []check.Property) *checks {
 	c.durable = check.NewDurable(report, c.chronicle)
 	c.exactlyOnce = check.NewExactlyOnce(report)
 	c.liveOnly = check.NewLiveSessionOnly(report)
+	c.linearizable = check.NewLinearizable(report, orderTimeout)
 	if !w.scenario.Clocks.Beyond {
 		c.exclusive = check.NewExclusiveLease(report)
 		c.holder = check.NewHolderIsLeader(report)
@@ -314,6 +320,7 @@ func (c *checks) told(at int64, replica core.NodeID, r *core.Record) {
 	if fresh {
 		c.exactlyOnce.Record(at, r)
 		c.liveOnly.Record(at, r)
+		c.linearizable.Told(at, r, c.chronicle.Term(r.Revision))
 		c.w.stats.record(r)
 		c.w.tracef(r.Scope, "%s %s session %d fence %d at %d.%d (%s)", core.EventKind(r.Kind), r.Scope, r.Session, r.Fence, r.Revision, r.Ordinal, r.Reason)
 	}
@@ -396,4 +403,5 @@ func (w *World) finish() {
 	for _, s := range w.subscribers {
 		s.finish()
 	}
+	w.checks.linearizable.Check()
 }

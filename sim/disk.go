@@ -40,6 +40,9 @@ type disk struct {
 func (d *disk) Persist(b core.Batch) error {
 	d.process.port()
 	d.w.observe(d.w.replicas[d.replica-1])
+	for _, e := range b.Entries {
+		d.w.checks.linearizable.Proposed(d.w.now, e.GetIndex(), e.GetTerm())
+	}
 	if d.failNext {
 		d.failNext = false
 		d.w.stats.DiskErrors++

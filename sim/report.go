@@ -18,7 +18,6 @@ type Report struct {
 	Simulated  time.Duration
 	Wall       time.Duration
 	Stats      Stats
-	History    []Operation `json:"-"`
 }
 
 // Violated returns the first violation of one of the properties.
@@ -132,6 +131,6 @@ func (s *Stats) Missing() []string {
 func (w *World) report(wall time.Duration) Report {
 	return Report{
 		Seed: w.seed, Scenario: w.scenario.Name, Violations: w.checks.violations, Hash: w.digest.String(),
-		Simulated: time.Duration(w.now), Wall: wall, Stats: w.stats, History: w.workload.history,
+		Simulated: time.Duration(w.now), Wall: wall, Stats: w.stats,
 	}
 }

@@ -46,6 +46,7 @@ func Trials() []Trial {
 		{plant.ForgetUnseenResign, of(check.HolderIsLeaderProperty), "lagging-replica", 10},
 		{plant.NoteAfterCancel, of(check.NoResurrectionProperty), "late-decisions", 10},
 		{plant.DivergentElection, of(check.AgreementProperty), "hand-over", 10},
+		{plant.LocalRead, of(check.LinearizableProperty), "partitions", 10},
 	}
 }
 

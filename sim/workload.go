@@ -9,6 +9,7 @@ import (
 
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/sim/check"
 )
 
 // workload is the operators: they declare, retire, transfer and cordon through
@@ -20,7 +21,6 @@ type workload struct {
 	tags    uint64
 	waiting map[uint64]*request
 	reads   map[uint64]*read
-	history []Operation
 }
 
 // request is one command of an operator, however often it is sent.
@@ -37,17 +37,6 @@ type read struct {
 	askedAt int64
 	replica *replica
 	life    int
-}
-
-// Operation is one request or read as its client saw it, for a check of
-// linearizability.
-type Operation struct {
-	Call, Return int64 // true time
-	Command      *logpb.Command
-	Result       *core.Result
-	Scope        string // of a read
-	Fence        uint64 // that the read found; 0: no leader
-	Revision     uint64
 }
 
 // maxTries is how often a request is sent before its client gives up.
@@ -198,7 +187,7 @@ func (l *workload) answered(from *replica, d *core.RequestDone) {
 	}
 	if !r.done {
 		r.done = true
-		l.history = append(l.history, Operation{Call: r.sentAt, Return: l.w.now, Command: r.command, Result: d.Result})
+		l.w.checks.linearizable.Answered(r.sentAt, l.w.now, r.command, d.Result)
 	}
 }
 
@@ -223,7 +212,18 @@ func (l *workload) readDone(from *replica, d *core.ReadDone) {
 		return
 	}
 	g := from.core.Registry()
-	t, _ := g.Token(r.scope)
+	found := viewOf(g, r.scope)
 	l.w.stats.Reads++
-	l.history = append(l.history, Operation{Call: r.askedAt, Return: l.w.now, Scope: r.scope, Fence: t.Fence, Revision: g.Revision()})
+	l.w.tracef(r.scope, "a client that asked %s at %v reads %s: %+v at revision %d", from.name, time.Duration(r.askedAt), r.scope, found, g.Revision())
+	l.w.checks.linearizable.Read(r.askedAt, l.w.now, from.name, r.scope, found, g.Revision())
+}
+
+// viewOf is what a reader finds of a scope.
+func viewOf(g *core.Registry, scope string) check.ScopeView {
+	s, declared := g.Scope(scope)
+	v := check.ScopeView{Declared: declared, Fence: s.Leader.Fence, Retiring: s.Retiring}
+	if s.Ask != nil {
+		v.Ask = s.Ask.CorrelationID
+	}
+	return v
 }

@@ -3,7 +3,29 @@ package main
 import (
 	"os"
 	"testing"
+
+	"github.com/omnirelay/leadership/sim"
+	"github.com/omnirelay/leadership/sim/check"
 )
+
+func TestExitOfARun(t *testing.T) {
+	safety, liveness := check.Violation{Property: check.DurableProperty}, check.Violation{Property: check.ElectionSLAProperty}
+	unknown := check.Violation{Property: check.LinearizableProperty, Unknown: true}
+	for _, tt := range []struct {
+		code int
+		all  []check.Violation
+	}{
+		{exitPass, nil},
+		{exitUnknown, []check.Violation{unknown}},
+		{exitLiveness, []check.Violation{unknown, liveness}},
+		{exitSafety, []check.Violation{unknown, liveness, safety}},
+		{exitSafety, []check.Violation{safety, liveness, unknown}},
+	} {
+		if got := exitOf(&sim.Report{Violations: tt.all}); got != tt.code {
+			t.Errorf("%v: exit %d, want %d", tt.all, got, tt.code)
+		}
+	}
+}
 
 // silently runs simrun with its output thrown away and returns the exit code.
 func silently(t *testing.T, args ...string) int {

@@ -52,7 +52,6 @@ func swarm(w io.Writer, s *sim.Swarm, bounds []bound, format string) error {
 	var all []sim.Report
 	s.Done = func(r sim.Report) {
 		if format != "" {
-			r.History = nil
 			all = append(all, r)
 		}
 		if len(r.Violations) > 0 {
@@ -63,9 +62,7 @@ func swarm(w io.Writer, s *sim.Swarm, bounds []bound, format string) error {
 	printStats(w, &total.Stats)
 	code := exitPass
 	for i := range total.Failed {
-		if c := exitOf(&total.Failed[i]); code == exitPass || c < code {
-			code = c
-		}
+		code = worst(code, exitOf(&total.Failed[i]))
 	}
 	if len(total.Failed) > 0 {
 		o := s.Options

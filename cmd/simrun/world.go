@@ -115,14 +115,27 @@ func named(r *sim.Report, looked []check.Property) check.Violation {
 	return r.Violations[0]
 }
 
-// exitOf is the exit code of a run: a broken safety property outweighs liveness.
+// exitOf is the exit code of a run: a broken safety property outweighs liveness,
+// and that what could not be decided.
 func exitOf(r *sim.Report) int {
 	code := exitPass
 	for _, v := range r.Violations {
-		if !v.Property.Liveness() {
-			return exitSafety
+		switch {
+		case v.Unknown:
+			code = worst(code, exitUnknown)
+		case v.Property.Liveness():
+			code = worst(code, exitLiveness)
+		default:
+			code = exitSafety
 		}
-		code = exitLiveness
 	}
 	return code
+}
+
+// worst is the graver of two exit codes of runs.
+func worst(a, b int) int {
+	if a == exitPass || b != exitPass && b < a {
+		return b
+	}
+	return a
 }

@@ -26,6 +26,7 @@ const (
 	BoundedExpiryProperty   Property = "BoundedExpiry"
 	FaithfulStreamProperty  Property = "FaithfulStream"
 	ElectionSLAProperty     Property = "ElectionSLA"
+	LinearizableProperty    Property = "Linearizable"
 	// NoPanicProperty is broken by a panic or a halt that no injected fault explains.
 	NoPanicProperty Property = "NoPanic"
 	// NoSpinProperty is broken by a process that never sleeps: its deadline stays in
@@ -47,6 +48,8 @@ type Violation struct {
 	// Scope and Session name whom it concerns; empty and 0 when nobody in particular.
 	Scope   string
 	Session core.SessionID
+	// Unknown says that the checker could not decide. That is no pass.
+	Unknown bool
 	Text    string
 }
 

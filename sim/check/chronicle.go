@@ -42,6 +42,9 @@ func (h *Chronicle) enter(e *raftpb.Entry) *raftpb.Entry {
 // Has reports whether some replica applied an entry at index.
 func (h *Chronicle) Has(index uint64) bool { return h.entries[index] != nil }
 
+// Term is the term of the entry at index, 0 when it is unknown.
+func (h *Chronicle) Term(index uint64) uint64 { return h.entries[index].GetTerm() }
+
 // Commands returns the commands of the entry at index, nil when it is unknown.
 func (h *Chronicle) Commands(index uint64) []*logpb.Command {
 	if d := h.decoded[index]; d != nil {
