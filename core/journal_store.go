@@ -155,7 +155,7 @@ func (j *storeJournal) officeEnded() {
 // giveUp ends the office of this replica.
 func (j *storeJournal) giveUp() {
 	if j.holding {
-		j.holding = false
+		j.holding, j.standAt = false, Never
 		j.slots[callFetch].notBefore = j.r.now
 		j.r.watchOffice()
 	}

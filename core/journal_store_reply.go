@@ -142,11 +142,13 @@ func (j *storeJournal) take(lead *Lead) {
 	if had.GetTerm() != lead.Term || had.GetLast() != lead.Last || had.GetBeat() != lead.Beat {
 		j.timer.Reset(j.r.now)
 	}
-	if j.attempt != nil && j.attempt.Guard != j.position() && !j.isOurs() {
+	switch {
+	case j.isOurs():
+		return // resolve sees to it
+	case j.attempt != nil && j.attempt.Guard != j.position():
 		j.attempt, j.standAt = nil, Never
 		j.giveUp()
-	}
-	if j.holding && (lead.Term > j.term || lead.Closed != "") {
+	case lead.Term > j.term || lead.Closed != "":
 		j.giveUp()
 	}
 }
@@ -291,6 +293,7 @@ func (j *storeJournal) unattested() string {
 func (j *storeJournal) considerStanding() {
 	soon := false
 	switch l := j.lead; {
+	case j.holding:
 	case l == nil:
 		soon = true
 	case l.Closed != "" || j.closing != "":
