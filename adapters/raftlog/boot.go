@@ -58,7 +58,11 @@ func (r *reader) read(want identity) error {
 	if err := r.readState(); err != nil {
 		return err
 	}
-	for _, part := range []func() error{r.snapshot, r.entries, r.records} {
+	parts := []func() error{r.snapshot, r.entries, r.records}
+	if want.store != storeRaft {
+		parts = append(parts, r.mark)
+	}
+	for _, part := range parts {
 		if err := part(); err != nil {
 			return err
 		}
@@ -87,6 +91,8 @@ func (r *reader) identity(want identity) error {
 		return r.otherOwner(fmt.Sprintf("it belongs to cluster %q, this is %q", found.cluster, want.cluster))
 	case found.node != want.node:
 		return r.otherOwner(fmt.Sprintf("it belongs to node %d, this is node %d", found.node, want.node))
+	case found.store != want.store:
+		return otherStore(r.path, found.store, want.store)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 const (
 	childDir   = "RAFTLOG_CHILD_DIR"
 	childLimit = "RAFTLOG_CHILD_FILE_LIMIT" // bytes a file may grow to, in decimal
+	childMark  = "RAFTLOG_CHILD_MARK"       // not empty: of a node with an external store
 	childSteps = 2_000
 )
 
@@ -40,6 +41,9 @@ func runChild(dir, limit string) int {
 	runtime.LockOSThread() // strace counts calls per thread
 	if limit != "" {
 		limitFiles(limit)
+	}
+	if os.Getenv(childMark) != "" {
+		return runMarkChild(dir)
 	}
 	log, boot, err := Open(options(dir))
 	if err != nil {

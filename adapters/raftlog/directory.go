@@ -216,5 +216,11 @@ func writeEmpty(tx *bbolt.Tx, id identity) error {
 	if err := put(tx, metaBucket, identityKey, id.encode()); err != nil {
 		return err
 	}
+	if id.store != storeRaft {
+		// There from the start: a mark that is missing later was lost.
+		if err := put(tx, metaBucket, markKey, nil); err != nil {
+			return err
+		}
+	}
 	return put(tx, metaBucket, stateKey, (&state{}).encode())
 }

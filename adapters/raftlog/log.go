@@ -1,6 +1,7 @@
 // Package raftlog is the durable log of one replica: raft's hard state, entries
 // and snapshot, and the audit trail, in one bbolt file of a data directory that
-// one process holds at a time.
+// one process holds at a time. Of a replica whose registry lies in an external store
+// it holds the mark of what that replica saw there, and nothing else.
 //
 // It believes nothing it reads back. Every value carries a checksum, the state
 // holds the extent of everything else, the pages are walked before bbolt maps
@@ -27,6 +28,8 @@ import (
 const (
 	// MaxClusterID bounds Options.ClusterID, in bytes.
 	MaxClusterID = 128
+	// MaxStore bounds Options.Store, in bytes.
+	MaxStore = 32
 	// MaxRecordsRead bounds what one call of Records returns.
 	MaxRecordsRead = 1_000
 )
@@ -36,6 +39,9 @@ type Options struct {
 	Dir       string      // the data directory; created when missing
 	ClusterID string      // 1 to MaxClusterID bytes
 	NodeID    core.NodeID // not 0
+	// Store names where the registry is kept, at most MaxStore bytes. Empty or raft:
+	// in this log. A directory of one store is refused for another.
+	Store string
 }
 
 func (o Options) validate() error {
@@ -49,13 +55,25 @@ func (o Options) validate() error {
 	if o.NodeID == 0 {
 		errs = append(errs, errors.New("NodeID is 0: want the id of this replica, 1 or more"))
 	}
+	if len(o.Store) > MaxStore {
+		errs = append(errs, fmt.Errorf("Store has %d bytes: want at most %d", len(o.Store), MaxStore))
+	}
 	return errors.Join(errs...)
+}
+
+func (o Options) identity() identity {
+	id := identity{schema: schemaRaft, node: o.NodeID, cluster: o.ClusterID, store: storeRaft}
+	if o.Store != "" && o.Store != storeRaft {
+		id.schema, id.store = schema, o.Store
+	}
+	return id
 }
 
 // Log is an open log. It is a core.Log. Its methods may be called from several
 // goroutines; they wait for each other.
 type Log struct {
 	path string
+	id   identity
 	lock *lock
 	file *os.File
 	db   *bbolt.DB
@@ -81,23 +99,31 @@ func Open(o Options) (*Log, core.Boot, error) {
 	if err != nil {
 		return nil, core.Boot{}, err
 	}
-	l := &Log{path: filepath.Join(o.Dir, fileName), lock: lock}
+	l := &Log{path: filepath.Join(o.Dir, fileName), lock: lock, id: o.identity()}
 	boot, err := l.open(o)
 	if err != nil {
 		_ = l.release(err) // what closing says beside err would only hide it
-		return nil, core.Boot{}, err
+		return nil, core.Boot{}, l.id.refusal(err)
 	}
 	return l, boot, nil
 }
 
+// refusal is err with the remedy for this kind of log.
+func (i identity) refusal(err error) error {
+	var r *Refusal
+	if errors.As(err, &r) && r.Reason == ReasonDamaged && i.store != storeRaft {
+		r.Remedy = markRemedy
+	}
+	return err
+}
+
 func (l *Log) open(o Options) (core.Boot, error) {
-	want := identity{schema: schema, node: o.NodeID, cluster: o.ClusterID}
 	found, err := findFile(l.path, l.lock.owner() != "")
 	if err != nil {
 		return core.Boot{}, err
 	}
 	if !found {
-		if err := createFile(o.Dir, want); err != nil {
+		if err := createFile(o.Dir, l.id); err != nil {
 			return core.Boot{}, err
 		}
 	}
@@ -107,7 +133,7 @@ func (l *Log) open(o Options) (core.Boot, error) {
 	if l.db, l.file, err = openFile(l.path); err != nil {
 		return core.Boot{}, l.openRefusal(o.Dir, err)
 	}
-	boot, err := l.load(want)
+	boot, err := l.load(l.id)
 	if err != nil {
 		return core.Boot{}, err
 	}
@@ -180,7 +206,7 @@ func (l *Log) update(doing string, fn func(*step) error) error {
 	if l.err != nil {
 		return l.err
 	}
-	next := &step{state: l.state}
+	next := &step{state: l.state, id: l.id}
 	err := shield(func() error {
 		return l.db.Update(func(tx *bbolt.Tx) error {
 			next.tx = tx

@@ -22,11 +22,28 @@ func (l *Log) Persist(b core.Batch) error {
 // step is the state on its way through one transaction.
 type step struct {
 	state
+	id identity
 	tx *bbolt.Tx
 }
 
-// apply follows the order of the batch's fields.
 func (s *step) apply(b core.Batch) error {
+	mark := b.Mark
+	b.Mark = nil
+	switch {
+	case s.id.store == storeRaft && mark != nil:
+		return errNoMark
+	case s.id.store == storeRaft:
+		return s.applyRaft(b)
+	case !b.Empty() || b.CompactTo != 0 || len(b.Records) > 0:
+		return errOnlyMark
+	case mark != nil:
+		return s.setMark(mark)
+	}
+	return nil
+}
+
+// applyRaft follows the order of the batch's fields.
+func (s *step) applyRaft(b core.Batch) error {
 	base, _ := s.base()
 	committed := max(s.commit, base)
 	if b.Install != nil {

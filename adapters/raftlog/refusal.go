@@ -21,6 +21,7 @@ const (
 	ReasonOtherOwner                   // the log of another cluster or another node
 	ReasonNewer                        // written by a newer program
 	ReasonDamaged                      // the log lost or changed content
+	ReasonOtherStore                   // the registry of this node was kept elsewhere
 )
 
 // Refusal is why Open did not open a data directory: what it found where, and

@@ -29,9 +29,10 @@ var refusals = []struct {
 }{
 	{"another cluster", ReasonOtherOwner, nil, func(o *Options) { o.ClusterID = "mesh.other" }},
 	{"another node", ReasonOtherOwner, nil, func(o *Options) { o.NodeID = 3 }},
+	{"a raft log for another store", ReasonOtherStore, nil, func(o *Options) { o.Store = "postgres" }},
 	{"newer schema", ReasonNewer, func(t *testing.T, dir string) {
 		edit(t, dir, func(tx *bbolt.Tx) error {
-			return put(tx, metaBucket, identityKey, append(position(2)[4:], "laid out in a way not known here"...))
+			return put(tx, metaBucket, identityKey, append(position(3)[4:], "laid out in a way not known here"...))
 		})
 	}, nil},
 	{"a directory in its place", ReasonForeign, func(t *testing.T, dir string) {

@@ -24,9 +24,13 @@ var (
 	snapshotKey = []byte("snapshot")
 )
 
-// schema is the version of everything below. A newer one is refused, an older
-// one is migrated when there is one.
-const schema = 1
+// schema is the newest version of everything below. A newer one is refused. A raft
+// log is laid out as in version 1, so that an older program still reads it; one with
+// the mark of an external store as in version 2.
+const (
+	schema     = 2
+	schemaRaft = 1
+)
 
 // origin is where core starts every log: as if a snapshot of term 1 had been taken
 // at this index, which names the voters and is never stored. The first entry of a
@@ -37,16 +41,20 @@ const (
 	originTerm  = 1
 )
 
-// identity says whose log it is. Written once.
+// identity says whose log it is, and what kind of log. Written once.
 type identity struct {
 	schema  uint32
 	node    core.NodeID
 	cluster string
+	store   string // where the registry is kept; storeRaft: here
 }
 
 func (i identity) encode() []byte {
 	b := binary.BigEndian.AppendUint32(nil, i.schema)
 	b = binary.BigEndian.AppendUint64(b, uint64(i.node))
+	if i.schema > schemaRaft {
+		b = append(append(b, byte(len(i.store))), i.store...)
+	}
 	return append(b, i.cluster...)
 }
 
@@ -54,14 +62,21 @@ func decodeIdentity(b []byte) (identity, error) {
 	if len(b) < 4 {
 		return identity{}, errors.New("too short")
 	}
-	id := identity{schema: binary.BigEndian.Uint32(b)}
+	id := identity{schema: binary.BigEndian.Uint32(b), store: storeRaft}
 	if id.schema > schema {
 		return id, nil // its layout is not known here
 	}
 	if len(b) < 12 {
 		return identity{}, errors.New("too short")
 	}
-	id.node, id.cluster = core.NodeID(binary.BigEndian.Uint64(b[4:])), string(b[12:])
+	id.node, b = core.NodeID(binary.BigEndian.Uint64(b[4:])), b[12:]
+	if id.schema > schemaRaft {
+		if len(b) == 0 || len(b) <= int(b[0]) {
+			return identity{}, errors.New("too short")
+		}
+		id.store, b = string(b[1:1+b[0]]), b[1+b[0]:]
+	}
+	id.cluster = string(b)
 	return id, nil
 }
 
