@@ -56,6 +56,7 @@ const (
 	ReasonExpired       = "session-expired"
 	ReasonSuspected     = "session-silent" // of a scope with fast failover
 	ReasonResigned      = "resigned"
+	ReasonMoved         = "registry-moved" // the registry went on in another log: every session ended
 	ReasonScopeDeclared = "declared"
 	ReasonScopeRetired  = "retired"
 )

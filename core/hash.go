@@ -112,6 +112,7 @@ func (g *Registry) Hash() [32]byte {
 	f.u64(uint64(g.formationMembers))
 	f.bool(g.forming)
 	f.u64(g.formation)
+	f.i64(g.wait)
 	return f.sum()
 }
 

@@ -328,7 +328,8 @@ func (j *storeJournal) makeCall(kind int) {
 		j.setMark(func(m *StoreMark) { m.Identity = j.identity })
 		c.Attest = &StoreAttest{Identity: j.identity, Node: j.r.cfg.ID}
 	case callClose:
-		c.Close = &StoreClose{Reason: j.closing}
+		at := j.position() // or it would close the log that an operator put in its place
+		c.Close = &StoreClose{Guard: &at, Reason: j.closing}
 	}
 	if c == (StoreCall{}) {
 		return

@@ -77,12 +77,14 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 	case lead.GetGeneration() > j.mark.Generation:
 		j.renew(lead)
 		return kind == callFetch && s.end == 0
+	case kind == callClose:
+		j.lead = lead // guards the next attempt, if it takes one
+		return true
 	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
 		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
 			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation))
+		j.lead = lead
 		return false
-	case kind == callClose:
-		return true
 	}
 	return j.trusts(kind, reply)
 }

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/core/plant"
 )
@@ -44,6 +46,9 @@ type Registry struct {
 	formationMembers uint32
 	forming          bool
 	formation        uint64 // how many formations there were
+	// wait is how long members of before a move may still believe that they lead, in
+	// nanoseconds. While it is not 0 only EndFormation ends the formation.
+	wait int64
 
 	plantWall  int64 // a replica's own clock
 	plantTwice bool
@@ -229,6 +234,10 @@ func (g *Registry) ClusterID() string { return g.clusterID }
 // Forming reports whether elections still wait for the configured members, and
 // which formation this is.
 func (g *Registry) Forming() (forming bool, formation uint64) { return g.forming, g.formation }
+
+// Wait is how long the registrar must wait, in true time, before it may end the
+// formation: members of before a move may believe that they lead. 0: not at all.
+func (g *Registry) Wait() time.Duration { return time.Duration(g.wait) }
 
 // History holds the retained records.
 func (g *Registry) History() *History { return &g.history }

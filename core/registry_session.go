@@ -110,7 +110,7 @@ func (g *Registry) standing() uint32 {
 
 func (g *Registry) endFormation(c *logpb.EndFormation) *Error {
 	if g.forming && c.Formation == g.formation {
-		g.forming = false
+		g.forming, g.wait = false, 0
 		g.fillVacancies()
 	}
 	return nil
@@ -153,7 +153,7 @@ func (s *session) wishes(number uint64) bool {
 
 // stood ends a formation when enough members stand, and elects.
 func (g *Registry) stood() {
-	if g.forming && g.clusterID != "" && g.standing() >= max(g.formationMembers, 1) {
+	if g.forming && g.wait == 0 && g.clusterID != "" && g.standing() >= max(g.formationMembers, 1) {
 		g.forming = false
 	}
 	g.fillVacancies()

@@ -92,16 +92,19 @@ func (r *Replica) bootstrap() {
 	r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_Bootstrap{Bootstrap: b}}))
 }
 
-// form ends a formation that has waited long enough since the first member stood.
+// form ends a formation that has waited long enough: since the first member stood,
+// or, after a move, since this office began, as long as members of before may
+// believe that they lead.
 func (r *Replica) form() {
 	d := &r.duties
 	forming, formation := r.registry.Forming()
-	if !forming || r.registry.standing() == 0 {
+	wait := r.registry.Wait()
+	if !forming || (r.registry.standing() == 0 && wait == 0) {
 		d.formAt, d.formation = Never, 0
 		return
 	}
 	if d.formation != formation {
-		d.formation, d.formAt = formation, r.now.Add(r.cfg.FormationWindow)
+		d.formation, d.formAt = formation, r.now.Add(max(r.cfg.FormationWindow, r.cfg.Epsilon.Stretch(wait)))
 	}
 	if r.now < d.formAt {
 		return

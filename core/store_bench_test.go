@@ -3,6 +3,8 @@ package core
 import (
 	"testing"
 	"time"
+
+	"github.com/omnirelay/leadership/core/logpb"
 )
 
 // benchStore is an external store for the bench: StoreModel behind calls that take
@@ -239,5 +241,72 @@ func TestAStoreThatForgotStopsTheService(t *testing.T) {
 	}
 	if b.store.model.lead.Closed == "" {
 		t.Fatal("the log is open")
+	}
+}
+
+// jump is what the operator's command does.
+func (b *bench) jump() {
+	b.t.Helper()
+	reader := NewLogReader()
+	for done := false; !done; {
+		var err error
+		if done, err = reader.Take(b.store.model.Do(b.store.identity, &StoreCall{Fetch: reader.Next()})); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	g, lead, identity := reader.Registry()
+	g.Relocate(Relocation{Ahead: JumpAhead, Actor: "operator", LongestTTL: 2 * time.Second})
+	next, snapshot, err := g.StoredLog(lead.Term+1, lead.Generation+1, identity)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	seq, _ := g.History().Head()
+	r := b.store.model.Do(identity, &StoreCall{Replace: &StoreReplace{Guard: reader.Position(), Lead: next, Snapshot: snapshot, Published: seq}})
+	if r.Status != StoreOK {
+		b.t.Fatal(r.Text)
+	}
+}
+
+func TestAJumpStartsTheServiceAgain(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl, "shard/a/0"))
+	var members []*benchMember
+	for i := range 3 {
+		m := b.join([]string{"m1", "m2", "m3"}[i], NodeID(i+1), time.Second)
+		_ = m.member.Stand(nil, 0)
+		members = append(members, m)
+	}
+	b.run(3 * time.Second)
+	old := b.store.model.Clone()
+	highest := b.registrar().replica.Registry().nextFence
+	b.do(&logpb.Command{RequestId: "t1", Kind: &logpb.Command_Transfer{Transfer: &logpb.Transfer{Scope: GlobalControl, Reason: AskTransfer}}})
+	b.run(time.Second)
+	for _, m := range members {
+		for _, h := range m.member.Held(b.now) {
+			highest = max(highest, h.Token.Fence)
+		}
+	}
+	b.restartStore("server-2", old)
+	b.run(5 * time.Second)
+	b.jump()
+	b.run(900 * time.Millisecond)
+	for _, m := range members {
+		if len(m.member.Held(b.now)) > 0 {
+			t.Fatal("elected before members of before had to stop")
+		}
+	}
+	b.run(4 * time.Second)
+	tokens := b.registrar().replica.Registry().Tokens()
+	if len(tokens) != 2 {
+		t.Fatalf("%d scopes are led", len(tokens))
+	}
+	for _, tok := range tokens {
+		if tok.Fence <= highest {
+			t.Errorf("%s has fence %d; %d was given before", tok.Scope, tok.Fence, highest)
+		}
+	}
+	if err := VerifyChain(nil, b.registrar().replica.Registry().History().records); err != nil {
+		t.Error(err)
 	}
 }
