@@ -41,8 +41,8 @@ type Options struct {
 	OnCommand func(core.Code)
 	// OnKeepalive tells of the own member's keepalives: sent, or acknowledged.
 	OnKeepalive func(acknowledged bool)
-	// OnStoreCall tells of an answered call on the store. It runs beside the loop, on
-	// several goroutines at the same time.
+	// OnStoreCall tells of a call on the store and what became of it, unless Run's end
+	// cut it off. It runs beside the loop, on several goroutines at the same time.
 	OnStoreCall func(c *core.StoreCall, reply *core.StoreReply, took time.Duration)
 	Logger      *slog.Logger
 }

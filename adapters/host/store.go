@@ -43,7 +43,8 @@ func (s *storeCalls) start(c *core.StoreCall) {
 		begun := time.Now()
 		reply := s.h.o.Store.Do(s.ctx, c)
 		<-s.slots
-		if s.h.o.OnStoreCall != nil {
+		// One that was cut off by our own end says nothing about the store.
+		if s.h.o.OnStoreCall != nil && s.ctx.Err() == nil {
 			s.h.o.OnStoreCall(c, reply, time.Since(begun))
 		}
 		s.h.inbox.force(core.Input{Store: reply})

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,9 +124,25 @@ func TestOneHostComesBackToItsStore(t *testing.T) {
 // the node says why it is not ready; afterwards it goes on by itself.
 func TestStoreThatIsDown(t *testing.T) {
 	s := newModelStore()
-	h := cluster(t, 1, onStore(s))[0]
+	var answered, failed atomic.Int64
+	h := cluster(t, 1, func(o *Options) {
+		onStore(s)(o)
+		o.OnStoreCall = func(c *core.StoreCall, r *core.StoreReply, took time.Duration) {
+			switch {
+			case c.ID != r.ID || took < 0:
+				t.Errorf("%+v was answered with %+v after %v", c, r, took)
+			case r.Status == core.StoreFailed:
+				failed.Add(1)
+			default:
+				answered.Add(1)
+			}
+		}
+	})[0]
 	declare(t, h.Host, "a/b")
 	until(t, h.Host, "the own member leads", func() bool { _, held := h.Holds("a/b"); return held })
+	if answered.Load() == 0 || failed.Load() > 0 {
+		t.Errorf("told of %d answered calls and %d failed ones", answered.Load(), failed.Load())
+	}
 	s.set(true)
 	until(t, h.Host, "the lease lapses", func() bool { _, held := h.Holds("a/b"); return !held })
 	until(t, h.Host, "the reason is told", func() (told bool) {
@@ -134,6 +151,9 @@ func TestStoreThatIsDown(t *testing.T) {
 		})
 		return told
 	})
+	if failed.Load() == 0 {
+		t.Error("told of no failed call")
+	}
 	s.set(false)
 	until(t, h.Host, "it leads again", func() bool { _, held := h.Holds("a/b"); return held })
 }

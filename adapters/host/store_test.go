@@ -57,8 +57,8 @@ func TestEveryStoreCallIsAnswered(t *testing.T) {
 			t.Errorf("call %d was answered %d times", id, seen[id])
 		}
 	}
-	if told != maxStoreCalls {
-		t.Errorf("told of %d calls, want %d", told, maxStoreCalls)
+	if told != 0 {
+		t.Errorf("told of %d calls that our own end cut off", told)
 	}
 }
 

@@ -35,6 +35,8 @@ type Options struct {
 	Logger *slog.Logger
 	// LeaderSeries is the most series of mesh_leadership_leader; 0: none.
 	LeaderSeries int
+	// Store adds the metrics of an external store.
+	Store bool
 	// View calls f with the registry and the status of now, under a lock; f is quick.
 	View func(f func(g *core.Registry, s core.Status))
 }
@@ -47,6 +49,7 @@ type Metrics struct {
 	view     func(f func(g *core.Registry, s core.Status))
 	history  history
 	lines    lines
+	store    *storeMetrics // nil: no external store
 
 	transitions *prometheus.CounterVec
 	records     *prometheus.CounterVec
@@ -88,6 +91,9 @@ func NewMetrics(o Options) *Metrics {
 		Help: "Seconds one durable write of the log took.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)})
 	m.streams = prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("streams", "Open event streams.")), []string{"api", "protocol"})
 	m.requests = prometheus.NewCounterVec(opts("http_requests_total", "Requests answered over HTTP."), []string{"route", "status"})
+	if o.Store {
+		m.store = m.newStoreMetrics()
+	}
 	for _, api := range apis {
 		for _, p := range protocols {
 			m.streams.WithLabelValues(api, p)
