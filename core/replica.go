@@ -256,6 +256,8 @@ func (r *Replica) step(in *Input) {
 		r.receiveMember(in.Member)
 	case in.Request != nil:
 		r.request(in.Request)
+	case in.Read != nil && r.cfg.Plants.Has(plant.LocalRead):
+		r.out.Reads = append(r.out.Reads, ReadDone{Tag: in.Read.Tag})
 	case in.Read != nil:
 		r.reads.add(r.now, in.Read.Tag, r.cfg.MaxElectionWindow)
 	case in.Detached != 0:
