@@ -1,0 +1,195 @@
+package etcdlog
+
+import (
+	"bytes"
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+const (
+	// maxRequest is what a transaction of ours may hold. etcd's default limit, keys
+	// and framing included, is 1.5 MiB.
+	maxRequest = 1<<20 + 256<<10 // bytes
+	// maxOps is how many entries or records a transaction of ours may hold beside the
+	// few keys of the head. etcd's default limit is 128 operations.
+	maxOps = 100
+)
+
+// append needs one round trip: the guard says all that must hold of the lead record,
+// and an attempt that finds another gets the record in the same answer. Whatever
+// repeats such a transaction, and however late, it takes effect at most once: what it
+// writes makes its own guard fail.
+func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreReply, error) {
+	then, err := s.appendOps(a)
+	if err != nil {
+		return nil, err
+	}
+	cmps := []clientv3.Cmp{s.standsAt(a)}
+	var before *head
+	if !s.knows(a.Lead.Identity) {
+		// An append on a server that the caller does not mean must not be tried.
+		got, err := s.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		before = got.head
+	}
+	for {
+		if before != nil {
+			if reply := s.judge(a, before); reply != nil {
+				return reply, nil
+			}
+			cmps = append(s.same(before, nameLead), s.attested(a, before)...)
+		}
+		got, err := s.commit(ctx, cmps, then...)
+		switch {
+		case err != nil:
+			return nil, err
+		case got.took && got.identity != a.Lead.Identity:
+			return got.refuse("another server answered than the caller knows; it took the append as if it were that one"), nil
+		case got.took:
+			return got.reply(), nil
+		case before != nil && before.changed[nameLead] == got.changed[nameLead]:
+			return got.refuse("the log was accepted on another server, and not all voters attested this one"), nil
+		}
+		before = got.head
+	}
+}
+
+// standsAt is the guard of an append on the server that the log was accepted on.
+func (s *Store) standsAt(a *core.StoreAppend) clientv3.Cmp {
+	key := s.keys.head(nameGuard)
+	if a.Guard == (core.Position{}) {
+		return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+	}
+	return clientv3.Compare(clientv3.Value(key), "=", guard(a.Guard, false, a.Lead.Identity))
+}
+
+// judge answers an append from a head. nil: it may be tried as long as the lead
+// record stays as it is there.
+func (s *Store) judge(a *core.StoreAppend, h *head) *core.StoreReply {
+	l := h.lead
+	switch {
+	case l != nil && l.Term == a.Lead.Term && bytes.Equal(l.AppendId, a.Lead.AppendId) && l.Identity == h.identity:
+		return h.reply() // an earlier attempt took effect
+	case h.position() != a.Guard:
+		return h.refuse("the log stands at term %d, entry %d", l.GetTerm(), l.GetLast())
+	case l.GetClosed() != "":
+		return h.refuse("the log is closed: %s", l.Closed)
+	case a.Lead.Identity != h.identity:
+		return h.refuse("the server is %s, not %.100q", h.identity, a.Lead.Identity)
+	case l != nil && l.Identity != h.identity && (!a.Adopt || len(a.Voters) == 0):
+		return h.refuse("the log was accepted on another server, %s", l.Identity)
+	}
+	return nil
+}
+
+// attested holds when every voter attested the server, if that is needed.
+func (s *Store) attested(a *core.StoreAppend, h *head) []clientv3.Cmp {
+	if h.lead == nil || h.lead.Identity == h.identity {
+		return nil
+	}
+	var cmps []clientv3.Cmp
+	for _, v := range a.Voters {
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.keys.attest(h.identity, v)), ">", 0))
+	}
+	return cmps
+}
+
+func (s *Store) appendOps(a *core.StoreAppend) ([]clientv3.Op, error) {
+	if err := s.checkAppend(a); err != nil {
+		return nil, err
+	}
+	ops, err := s.putLead(a.Lead)
+	if err != nil {
+		return nil, err
+	}
+	if a.Lead.Term != a.Guard.Term {
+		ops = append(ops, s.putTerm(a.Lead))
+	}
+	if a.Guard == (core.Position{}) {
+		ops = append(ops, clientv3.OpPut(s.keys.head(nameBeat), "0"))
+	}
+	size := 0
+	for _, e := range a.Entries {
+		value, err := proto.Marshal(e)
+		if err != nil {
+			return nil, fail("entry %d cannot be encoded: %v", e.Index, err)
+		}
+		size += len(value)
+		ops = append(ops, clientv3.OpPut(s.keys.entry(e.Index), string(value)))
+	}
+	if size > maxRequest {
+		return nil, fail("the entries of an append have %d bytes; at most %d fit into one transaction of etcd", size, maxRequest)
+	}
+	return ops, nil
+}
+
+// checkAppend refuses what would make the log unreadable.
+func (s *Store) checkAppend(a *core.StoreAppend) error {
+	n := uint64(len(a.Entries))
+	switch {
+	case n == 0 || n > maxOps:
+		return fail("an append has %d entries; 1 to %d are right", n, maxOps)
+	case a.Lead.Last != a.Guard.Last+n:
+		return fail("an append of %d entries behind %d ends at %d, not at %d", n, a.Guard.Last, a.Guard.Last+n, a.Lead.Last)
+	case len(a.Voters) > core.MaxReplicas:
+		return fail("an append names %d voters; %d is the limit", len(a.Voters), core.MaxReplicas)
+	}
+	for i, e := range a.Entries {
+		if e.Index != a.Guard.Last+1+uint64(i) {
+			return fail("entry %d of an append has index %d; %d is right", i, e.Index, a.Guard.Last+1+uint64(i))
+		}
+	}
+	return s.checkLead(a.Lead)
+}
+
+func (s *Store) checkLead(l *core.Lead) error {
+	if l.ClusterId != s.options.ClusterID || l.Schema > core.StoreSchema {
+		return fail("a lead record of cluster %.100q, layout %d is not for this store: it holds %.100q, layout %d", l.ClusterId, l.Schema, s.options.ClusterID, core.StoreSchema)
+	}
+	return nil
+}
+
+// confirm is a linearizable read (see look), or a write that etcd acknowledges like
+// an append.
+func (s *Store) confirm(ctx context.Context, c *core.StoreConfirm) (*core.StoreReply, error) {
+	if !c.Beat {
+		return replyOf(s.look(ctx))
+	}
+	// The key's version goes up by one with each put: no read is needed to count.
+	beat := clientv3.OpPut(s.keys.head(nameBeat), "", clientv3.WithIgnoreValue())
+	return replyOf(s.commit(ctx, []clientv3.Cmp{s.inOffice(c.Term)}, beat))
+}
+
+func replyOf(a *answer, err error) (*core.StoreReply, error) {
+	if err != nil {
+		return nil, err
+	}
+	return a.reply(), nil
+}
+
+func (s *Store) attest(ctx context.Context, a *core.StoreAttest) (*core.StoreReply, error) {
+	if !s.knows(a.Identity) {
+		got, err := s.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if got.identity != a.Identity {
+			return got.refuse("the server is %s, not %.100q", got.identity, a.Identity), nil
+		}
+	}
+	got, err := s.commit(ctx, nil, clientv3.OpPut(s.keys.attest(a.Identity, a.Node), "attested"))
+	if err != nil {
+		return nil, err
+	}
+	if got.identity != a.Identity {
+		// What was written there names another server, and counts for none.
+		return got.refuse("the server is %s, not %.100q", got.identity, a.Identity), nil
+	}
+	return got.reply(), nil
+}

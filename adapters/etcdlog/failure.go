@@ -1,0 +1,83 @@
+package etcdlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// damage is data that is not what this build wrote: no call can be answered from it.
+type damage struct{ key, text string }
+
+func (d *damage) Error() string { return fmt.Sprintf("key %s: %s", d.key, d.text) }
+
+func damaged(key, format string, args ...any) error {
+	return &damage{key: key, text: fmt.Sprintf(format, args...)}
+}
+
+// failed says why there is no answer.
+type failed struct{ text string }
+
+func (f *failed) Error() string { return f.text }
+
+func fail(format string, args ...any) error { return &failed{text: fmt.Sprintf(format, args...)} }
+
+// verdict turns an error into a reply.
+func (s *Store) verdict(err error) *core.StoreReply {
+	status := core.StoreFailed
+	var d *damage
+	if errors.As(err, &d) || errors.Is(err, rpctypes.ErrCorrupt) || errors.Is(err, rpctypes.ErrRequestTooLarge) || errors.Is(err, rpctypes.ErrTooManyOps) {
+		status = core.StoreUnfit
+	}
+	return &core.StoreReply{Status: status, Text: s.explain(err)}
+}
+
+// explain says what is wrong and what would be right.
+func (s *Store) explain(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return "etcd is out of space and takes no more writes: compact it (etcdctl compact), give the space free (etcdctl defrag), " +
+			"or raise --quota-backend-bytes; then lift the alarm (etcdctl alarm disarm). --auto-compaction-retention keeps it from coming back"
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return fmt.Sprintf("etcd denies user %q: give its role readwrite on the prefix %s (etcdctl role grant-permission ROLE --prefix=true readwrite %[2]s)", s.options.Username, s.options.Prefix)
+	case errors.Is(err, rpctypes.ErrAuthFailed):
+		return fmt.Sprintf("etcd does not accept the password of user %q: set Username and Password right", s.options.Username)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		return "etcd asks who we are: set Username and Password, or TLS with a client certificate"
+	case errors.Is(err, rpctypes.ErrCorrupt):
+		return "etcd's members disagree about their data (alarm CORRUPT): restore the member that is wrong from the others"
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
+		return fmt.Sprintf("etcd's limits are below its defaults (%v): --max-request-bytes must be at least 1572864 and --max-txn-ops 128", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return fmt.Sprintf("etcd did not answer in time%s", s.trouble.text())
+	}
+	return "etcd: " + err.Error()
+}
+
+// untouched reports whether a request that ended with err was turned away before
+// anything was proposed, so that another attempt cannot be a second one.
+func untouched(err error) bool {
+	for _, e := range []error{rpctypes.ErrNoLeader, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// harmless reports whether a read that ended with err may be tried again.
+func harmless(err error) bool { return untouched(err) || codeOf(err) == codes.Unavailable }
+
+func codeOf(err error) codes.Code {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code()
+	}
+	return status.Code(err)
+}

@@ -1,0 +1,223 @@
+package etcdlog
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+const (
+	// A page begins with firstPage entries, which fit into maxAnswer at any size, and
+	// grows with small entries. etcd limits a range by count, not by bytes.
+	firstPage = 16
+	maxPage   = 512
+	pageBytes = 4 << 20 // what a page should hold
+)
+
+// fetch reads everything as of the revision of its first read. What waits is a watch
+// that only says when to read again, so nothing rests on its being complete: a watch
+// that is cut, or whose revision was compacted, is a reason to read again.
+func (s *Store) fetch(ctx context.Context, f *core.StoreFetch) (*core.StoreReply, error) {
+	until := time.Now().Add(f.Wait)
+	var seen int64 // the lead record's change at the first read
+	for reads := 1; ; reads++ {
+		got, reply, err := s.fetchOnce(ctx, f)
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			continue // it took so long that the revision is gone
+		}
+		if err != nil {
+			return nil, err
+		}
+		changed := got.changed[nameLead]
+		if reads == 1 {
+			seen = changed
+		}
+		left := time.Until(until)
+		if left <= 0 || changed != seen || len(reply.Entries) > 0 || reply.Snapshot != nil || got.lead.GetLast() < f.After {
+			return reply, nil
+		}
+		s.await(ctx, got.revision, left)
+	}
+}
+
+// await returns when the lead record has changed since revision, when wait is over,
+// or a moment after the watch was lost.
+func (s *Store) await(ctx context.Context, revision int64, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel() // ends the watch
+	// A member without a leader would never hear of a change; it ends the watch then.
+	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), s.keys.head(nameLead), clientv3.WithRev(revision+1))
+	for response := range watch {
+		if response.Err() != nil {
+			break
+		}
+		if len(response.Events) > 0 {
+			return
+		}
+	}
+	pause(ctx, attemptWait)
+}
+
+func (s *Store) fetchOnce(ctx context.Context, f *core.StoreFetch) (*answer, *core.StoreReply, error) {
+	_, end := s.keys.entries()
+	start, _ := s.keys.entries()
+	identity := "none"
+	if known := s.identity.Load(); known != nil {
+		identity = *known
+	}
+	got, err := s.look(ctx,
+		firstKey(start, end),
+		s.entriesAfter(f.After, firstPage),
+		s.attestedBy(identity))
+	if err != nil {
+		return nil, nil, err
+	}
+	reply := got.reply()
+	reply.Published = got.published
+	if reply.First, err = s.first(got.head, got.ranges[0]); err != nil {
+		return nil, nil, err
+	}
+	if reply.Attested, err = s.attestations(ctx, got, identity); err != nil {
+		return nil, nil, err
+	}
+	tail := &tail{keys: s.keys, next: f.After + 1, last: got.lead.GetLast(), max: f.MaxBytes}
+	page := got.ranges[1]
+	if f.After < reply.First && tail.next < reply.First {
+		if reply.Snapshot, err = s.readSnapshot(ctx, got.head, reply.First); err != nil {
+			return nil, nil, err
+		}
+		tail.next, page = reply.Snapshot.Index+1, nil
+	}
+	reply.Entries, err = s.readTail(ctx, got, tail, page)
+	return got, reply, err
+}
+
+func (s *Store) entriesAfter(after uint64, limit int, options ...clientv3.OpOption) clientv3.Op {
+	_, end := s.keys.entries()
+	return clientv3.OpGet(s.keys.entry(after)+"\x00", append(options, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)))...)
+}
+
+// first is the index of the oldest entry kept.
+func (s *Store) first(h *head, oldest *pb.RangeResponse) (uint64, error) {
+	if len(oldest.Kvs) == 0 {
+		return h.lead.GetLast() + 1, nil
+	}
+	key := oldest.Kvs[0].Key
+	first, err := numberOf(key)
+	if err == nil && first > h.lead.GetLast() {
+		err = damaged(string(key), "lies beyond the lead record, whose last entry is %d: restore etcd from a backup", h.lead.GetLast())
+	}
+	return first, err
+}
+
+func (s *Store) attestedBy(identity string, options ...clientv3.OpOption) clientv3.Op {
+	from, to := within(s.keys.attests(identity))
+	return clientv3.OpGet(from, append(options, clientv3.WithRange(to), clientv3.WithKeysOnly(), clientv3.WithLimit(4*core.MaxReplicas))...)
+}
+
+// attestations takes the replicas that attested the server that answered. asked is
+// the one that was expected to.
+func (s *Store) attestations(ctx context.Context, got *answer, asked string) ([]core.NodeID, error) {
+	found := got.ranges[2]
+	if got.identity != asked {
+		again, err := s.look(ctx, s.attestedBy(got.identity, clientv3.WithRev(got.revision)))
+		if err != nil {
+			return nil, err
+		}
+		found = again.ranges[0]
+	}
+	var nodes []core.NodeID
+	for _, kv := range found.Kvs {
+		n, err := numberOf(kv.Key)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, core.NodeID(n))
+	}
+	return nodes, nil
+}
+
+// readTail reads pages until enough is there. page is the first, if it was read.
+func (s *Store) readTail(ctx context.Context, got *answer, t *tail, page *pb.RangeResponse) ([]*core.StoredEntry, error) {
+	limit := firstPage
+	for {
+		if page == nil {
+			next, err := s.look(ctx, s.entriesAfter(t.next-1, limit, clientv3.WithRev(got.revision)))
+			if limit > firstPage && codeOf(err) == codes.ResourceExhausted {
+				limit = firstPage // large ones follow the small ones
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			page = next.ranges[0]
+		}
+		for _, kv := range page.Kvs {
+			if err := t.take(kv); err != nil {
+				return nil, err
+			}
+		}
+		if t.full || !page.More {
+			return t.entries, t.complete()
+		}
+		limit = max(1, min(maxPage, pageBytes/(t.size/len(t.entries)+1)))
+		page = nil
+	}
+}
+
+// tail collects entries and makes sure that none is missing.
+type tail struct {
+	keys    keys
+	next    uint64 // the index that must come
+	last    uint64 // of the log
+	max     int    // bytes
+	size    int
+	full    bool
+	entries []*core.StoredEntry
+}
+
+func (t *tail) take(kv *mvccpb.KeyValue) error {
+	key := string(kv.Key)
+	if t.full {
+		return nil
+	}
+	index, err := numberOf(kv.Key)
+	if err != nil {
+		return err
+	}
+	e := new(core.StoredEntry)
+	if err := proto.Unmarshal(kv.Value, e); err != nil || e.Index != index {
+		return damaged(key, "is not entry %d (%v): restore etcd from a backup", index, err)
+	}
+	switch {
+	case index > t.last:
+		return damaged(key, "lies beyond the lead record, whose last entry is %d: restore etcd from a backup", t.last)
+	case index != t.next:
+		return damaged(t.keys.entry(t.next), "is missing, but the log goes to %d: restore etcd from a backup", t.last)
+	}
+	if size := t.size + len(e.Data); len(t.entries) > 0 && size > t.max {
+		t.full = true
+		return nil
+	}
+	t.entries = append(t.entries, e)
+	t.size += len(e.Data)
+	t.next++
+	return nil
+}
+
+// complete checks that the log's last entry was among them.
+func (t *tail) complete() error {
+	if !t.full && t.next <= t.last {
+		return damaged(t.keys.entry(t.next), "is missing, but the log goes to %d: restore etcd from a backup", t.last)
+	}
+	return nil
+}

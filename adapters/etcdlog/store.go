@@ -1,0 +1,164 @@
+// Package etcdlog keeps a registry's log in an etcd cluster, version 3.4 or later:
+// the calls of core/store.go, each as one transaction where it must be atomic.
+//
+// Time is core's alone: no etcd lease is used. Nothing is remembered from call to
+// call that a reply would rest on.
+//
+// What etcd must be set to: compaction has to come from somewhere, by
+// --auto-compaction-retention or by an operator, since every write leaves an older
+// revision behind; and --unsafe-no-fsync must not be set.
+package etcdlog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+const (
+	openWithin = 5 * time.Second
+	// defaultTimeout is for a call that names none.
+	defaultTimeout = 10 * time.Second
+)
+
+// Store is a log in etcd. Its methods may be called concurrently.
+type Store struct {
+	options  Options
+	keys     keys
+	client   *clientv3.Client
+	log      *slog.Logger
+	trouble  trouble
+	identity atomic.Pointer[string] // of the server that answered last
+	revision atomic.Int64           // the highest seen of that server
+}
+
+// Open connects to etcd and checks that what lies below the prefix is this cluster's
+// log or nothing. It waits 5 s at the longest. The error says what is wrong and what
+// would be right.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("etcdlog: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	s := &Store{options: o, keys: keys{o.Prefix}, log: o.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.client, err = dial(ctx, o, &s.trouble); err == nil {
+		if err = s.check(ctx); err == nil {
+			return s, nil
+		}
+		s.client.Close() //nolint:errcheck // the error that counts is the one before
+	}
+	return nil, fmt.Errorf("etcdlog: %v: %s", o.Endpoints, s.explain(err))
+}
+
+// check looks for what is not ours.
+func (s *Store) check(ctx context.Context) error {
+	from, to := s.keys.entries()
+	got, err := s.look(ctx, append(s.keys.strangers(), firstKey(from, to))...)
+	if err != nil {
+		return err
+	}
+	last := len(got.ranges) - 1
+	for _, r := range got.ranges[:last] {
+		for _, kv := range r.Kvs {
+			return damaged(string(kv.Key), "is not of this log: choose a prefix with nothing below it")
+		}
+	}
+	for _, kv := range got.ranges[last].Kvs {
+		if got.lead == nil {
+			return damaged(s.keys.head(nameLead), "is missing, but %s is there: restore etcd from a backup, or choose another prefix", kv.Key)
+		}
+	}
+	return nil
+}
+
+// Close ends all connections. Calls under way fail.
+func (s *Store) Close() error {
+	if err := s.client.Close(); err != nil {
+		return fmt.Errorf("etcdlog: %w", err)
+	}
+	return nil
+}
+
+// Do makes one call and returns its reply, never nil, when it is known or the call's
+// time, or ctx, is over.
+func (s *Store) Do(ctx context.Context, c *core.StoreCall) *core.StoreReply {
+	timeout := c.Timeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	reply, err := s.call(ctx, c)
+	if err != nil {
+		reply = s.verdict(err)
+	}
+	reply.ID = c.ID
+	return reply
+}
+
+func (s *Store) call(ctx context.Context, c *core.StoreCall) (*core.StoreReply, error) {
+	switch {
+	case c.Append != nil:
+		return s.append(ctx, c.Append)
+	case c.Confirm != nil:
+		return s.confirm(ctx, c.Confirm)
+	case c.Fetch != nil:
+		return s.fetch(ctx, c.Fetch)
+	case c.Publish != nil:
+		return s.publish(ctx, c.Publish)
+	case c.Checkpoint != nil:
+		return s.checkpoint(ctx, c.Checkpoint)
+	case c.Attest != nil:
+		return s.attest(ctx, c.Attest)
+	case c.Close != nil:
+		return s.close(ctx, c.Close)
+	case c.Replace != nil:
+		return s.replace(ctx, c.Replace)
+	case c.Trail != nil:
+		return s.trail(ctx, c.Trail)
+	}
+	return nil, fail("the call names nothing to do")
+}
+
+// noteServer remembers who answered; seen is the highest revision known before the
+// question. An answer below it is not possible unless older data were put in place
+// of the server's. That is said, and no more: whether something of this log was
+// lost is told by the marks of the replicas, who then close it.
+func (s *Store) noteServer(header *pb.ResponseHeader, seen int64) {
+	identity := identityOf(header)
+	before := s.identity.Swap(&identity)
+	if before != nil && *before != identity {
+		s.log.Warn("another etcd cluster answers", "identity", identity, "before", *before)
+		s.revision.Store(header.Revision)
+		return
+	}
+	if header.Revision < seen {
+		s.log.Warn("etcd went back to an older state: a backup was put in its place", "revision", header.Revision, "before", seen)
+		s.revision.CompareAndSwap(seen, header.Revision)
+		return
+	}
+	for {
+		highest := s.revision.Load()
+		if header.Revision <= highest || s.revision.CompareAndSwap(highest, header.Revision) {
+			return
+		}
+	}
+}
+
+// knows reports whether the server that answered last is identity.
+func (s *Store) knows(identity string) bool {
+	known := s.identity.Load()
+	return known != nil && *known == identity
+}
