@@ -18,6 +18,7 @@ type ambushes struct {
 	atExpiry   time.Duration // the same, for an expiry
 	atCheck    time.Duration // pause whoever asks a quorum whether it still leads; 0: not laid
 	atVote     bool          // crash whoever is about to make a vote durable
+	atAppend   time.Duration // hold up an append to the store; 0: not laid
 	trap       trap
 	hasty      bool // the next process that comes back does so at once
 	holes      map[core.NodeID]int
@@ -58,13 +59,14 @@ func isExpiry(c *logpb.Command) bool {
 
 // carries reports whether an append carries such a command.
 func carries(m *raftpb.Message, such func(*logpb.Command) bool) bool {
-	for _, e := range m.GetEntries() {
-		d := new(logpb.Entry)
-		if e.GetType() == raftpb.EntryNormal && proto.Unmarshal(e.GetData(), d) == nil && slices.ContainsFunc(d.Commands, such) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(m.GetEntries(), func(e *raftpb.Entry) bool {
+		return e.GetType() == raftpb.EntryNormal && dataCarries(e.GetData(), such)
+	})
+}
+
+func dataCarries(data []byte, such func(*logpb.Command) bool) bool {
+	d := new(logpb.Entry)
+	return proto.Unmarshal(data, d) == nil && slices.ContainsFunc(d.Commands, such)
 }
 
 // blackHole lets a replica's small messages through and none that carries

@@ -35,8 +35,15 @@ type checks struct {
 	linearizable  *check.Linearizable
 }
 
-// expirySlack is what BoundedExpiry allows for flight and commit in one office.
-const expirySlack = 500 * time.Millisecond
+// expirySlack is what BoundedExpiry allows for flight and commit in one office. Over
+// an external store a call may have been lost just before the office was untouched,
+// and is repeated when it was waited for.
+func (w *World) expirySlack() time.Duration {
+	if w.store != nil {
+		return 500*time.Millisecond + core.DefaultElectionTimeout
+	}
+	return 500 * time.Millisecond
+}
 
 // orderTimeout is how long an order of one scope's history is looked for, in real
 // time. A run has some hundred operations on a scope, which takes milliseconds.
@@ -58,7 +65,7 @@ func newChecks(w *World, stopAt []check.Property) *checks {
 		c.resurrection = check.NewNoResurrection(report)
 	}
 	if !w.scenario.Clocks.Beyond && !w.scenario.SafetyOnly {
-		c.bounded = check.NewBoundedExpiry(report, w.scenario.Epsilon, expirySlack)
+		c.bounded = check.NewBoundedExpiry(report, w.scenario.Epsilon, w.expirySlack())
 		c.sla = check.NewElectionSLA(report, core.DefaultMaxElectionWindow)
 	}
 	return c
@@ -111,7 +118,7 @@ func (w *World) observe(r *replica) {
 		return
 	}
 	for i := r.observed + 1; i <= revision; i++ {
-		if e := r.disk.entry(i); e != nil {
+		if e := r.entry(i); e != nil {
 			w.checks.agreement.Applied(w.now, r.id, e)
 		}
 	}
@@ -127,6 +134,7 @@ func (w *World) observe(r *replica) {
 		live[i] = sessions[i].ID
 	}
 	w.checks.liveOnly.Registry(w.now, r.id, revision, tokens, live)
+	r.client.forget(r.observed+1, revision)
 	r.observed = revision
 }
 
@@ -370,7 +378,7 @@ func (c *checks) answered(at int64, requestID string, r *core.Result) {
 // entry that another replica has in another form, they disagree.
 func (w *World) halted(r *replica, err error) {
 	if r.core != nil {
-		if e := r.disk.entry(r.core.Registry().Revision() + 1); e != nil && w.checks.chronicle.Has(e.GetIndex()) {
+		if e := r.entry(r.core.Registry().Revision() + 1); e != nil && w.checks.chronicle.Has(e.GetIndex()) {
 			w.checks.agreement.Applied(w.now, r.id, e)
 		}
 	}

@@ -30,6 +30,7 @@ type disk struct {
 	entries   []*raftpb.Entry
 	auditedTo uint64
 	last      *core.Record // newest audit record
+	mark      *core.StoreMark
 
 	syncMin, syncMax time.Duration
 	failNext         bool
@@ -102,6 +103,9 @@ func (d *disk) apply(b *core.Batch) {
 	if b.AuditedTo > 0 {
 		d.auditedTo = b.AuditedTo
 	}
+	if b.Mark != nil {
+		d.mark = b.Mark
+	}
 	d.w.digest.words(uint64(d.replica), uint64(len(d.entries)), d.auditedTo)
 }
 
@@ -172,6 +176,6 @@ func (d *disk) entry(index uint64) *raftpb.Entry {
 func (d *disk) boot() core.Boot {
 	return core.Boot{
 		HardState: d.hardState, Snapshot: d.snapshot, Entries: slices.Clone(d.entries),
-		AuditedTo: d.auditedTo, LastRecord: d.last,
+		AuditedTo: d.auditedTo, LastRecord: d.last, Mark: d.mark,
 	}
 }

@@ -26,7 +26,8 @@ type health struct {
 	handedOver int64 // when a hand-over of the office was last asked for
 }
 
-// majority is one set of replicas that is large enough to decide.
+// majority is one set of replicas that is large enough to decide: more than half of
+// them, or any that an external store serves.
 type majority struct {
 	set     uint
 	since   int64   // untouched since; never: it is not now
@@ -57,7 +58,11 @@ func (w *World) sample() {
 func (w *World) measure() {
 	h := &w.health
 	if h.majorities == nil {
-		h.majorities = majoritiesOf(len(w.replicas), len(w.members))
+		least := len(w.replicas)/2 + 1
+		if w.store != nil {
+			least = 1
+		}
+		h.majorities = majoritiesOf(len(w.replicas), len(w.members), least)
 		h.failedOver = map[string]int64{}
 	}
 	for i := range h.majorities {
@@ -66,10 +71,10 @@ func (w *World) measure() {
 	w.measureOffice()
 }
 
-func majoritiesOf(replicas, members int) []majority {
+func majoritiesOf(replicas, members, least int) []majority {
 	var all []majority
 	for set := uint(1); set < 1<<replicas; set++ {
-		if bits.OnesCount(set) > replicas/2 {
+		if bits.OnesCount(set) >= least {
 			m := majority{set: set, since: never}
 			for range members {
 				m.members = append(m.members, never)
@@ -99,7 +104,7 @@ func since(had, now int64, holds bool) int64 {
 }
 
 func (w *World) majorityHealthy(set uint) bool {
-	if w.network.storms > 0 {
+	if w.network.storms > 0 || w.store != nil && !w.storeHealthy(set) {
 		return false
 	}
 	for i, a := range w.replicas {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -63,7 +64,20 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	},
 	"crash-at-vote": func(n *nemesis, _ time.Duration) { n.atVote = true },
 	"hand-over":     (*nemesis).handOver,
+
+	// Of the external store:
+	"store-restart":       func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
+	"store-pause":         (*nemesis).pauseStore,
+	"store-slow":          (*nemesis).slowStore,
+	"store-loses":         (*nemesis).loseCalls,
+	"store-fail-over":     func(n *nemesis, _ time.Duration) { n.w.store.failOver(0, 0) },
+	"store-cut":           func(n *nemesis, d time.Duration) { n.cutStore(n.anyReplica(), d) },
+	"store-cut-registrar": func(n *nemesis, d time.Duration) { n.cutStore(n.registrar(), d) },
+	"late-append":         func(n *nemesis, d time.Duration) { n.atAppend = d },
 }
+
+// ofStore reports whether a fault needs an external store.
+func ofStore(fault string) bool { return strings.HasPrefix(fault, "store-") || fault == "late-append" }
 
 // Faults lists the names of all faults.
 func Faults() []string {
@@ -281,12 +295,21 @@ func (n *nemesis) isolateAmongReplicas(r *replica, d time.Duration) {
 }
 
 func (n *nemesis) linksAmongReplicas(r *replica) (links [][2]endpoint) {
-	for _, o := range n.w.replicas {
-		if o != r {
-			links = append(links, bothWays(r.at, o.at)...)
-		}
+	for _, at := range n.peers(r) {
+		links = append(links, bothWays(r.at, at)...)
 	}
 	return links
+}
+
+// peers are where the registry's own traffic with a replica goes: the other
+// replicas, and the store when there is one.
+func (n *nemesis) peers(r *replica) (all []endpoint) {
+	for _, o := range n.w.replicas {
+		if o != r {
+			all = append(all, o.at)
+		}
+	}
+	return append(all, n.w.storePlaces()...)
 }
 
 func (n *nemesis) linksToMembers(r *replica) (links [][2]endpoint) {
@@ -300,14 +323,11 @@ func (n *nemesis) linksToMembers(r *replica) (links [][2]endpoint) {
 func (n *nemesis) oneWay(r *replica, d time.Duration, deaf bool) {
 	n.w.tracef(r.name, "is cut off one way for %v (deaf: %v)", d, deaf)
 	var links [][2]endpoint
-	for _, o := range n.w.replicas {
-		if o == r {
-			continue
-		}
+	for _, at := range n.peers(r) {
 		if deaf {
-			links = append(links, [2]endpoint{o.at, r.at})
+			links = append(links, [2]endpoint{at, r.at})
 		} else {
-			links = append(links, [2]endpoint{r.at, o.at})
+			links = append(links, [2]endpoint{r.at, at})
 		}
 	}
 	n.cutLinks(links, d)
@@ -344,10 +364,8 @@ func (n *nemesis) lag(d time.Duration) {
 	r := n.anyReplica()
 	n.w.tracef(r.name, "lags for %v", d)
 	var links [][2]endpoint
-	for _, o := range n.w.replicas {
-		if o != r {
-			links = append(links, [2]endpoint{o.at, r.at})
-		}
+	for _, at := range n.peers(r) {
+		links = append(links, [2]endpoint{at, r.at})
 	}
 	n.cutLinks(links, d)
 }

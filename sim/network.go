@@ -50,8 +50,24 @@ func (n *network) send(from, to endpoint, deliver func()) bool {
 	return true
 }
 
-func (n *network) chance(perMille int) bool {
-	return perMille > 0 && n.rng.IntN(1000) < perMille
+// call carries one direction of a call on the store. It goes over a connection
+// that mends what a network usually loses, repeats or delays, but for a storm.
+func (n *network) call(from, to endpoint, deliver func()) bool {
+	if n.storms > 0 {
+		return n.send(from, to, deliver)
+	}
+	if n.cuts[int(from)*n.size+int(to)] > 0 {
+		return false
+	}
+	q := &n.quality
+	n.w.after(n.held[from]+q.DelayMin+time.Duration(n.rng.Int64N(int64(q.DelayMax-q.DelayMin)+1)), deliver)
+	return true
+}
+
+func (n *network) chance(perMille int) bool { return n.chanceOf(n.rng, perMille) }
+
+func (n *network) chanceOf(rng *rand.Rand, perMille int) bool {
+	return perMille > 0 && rng.IntN(1000) < perMille
 }
 
 func (n *network) delay() time.Duration {

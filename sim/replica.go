@@ -31,6 +31,7 @@ type replica struct {
 
 	observed uint64 // the revision that the checkers have seen of this incarnation
 	status   core.Status
+	client   storeClient
 	slow     int // faults that touch its disk or its pace
 }
 
@@ -49,6 +50,7 @@ func (r *replica) boot() {
 		return
 	}
 	r.inbox, r.conns, r.observed = nil, map[core.ConnID]*conn{}, 0
+	r.client = storeClient{pending: map[uint64]bool{}, tail: map[uint64]*core.StoredEntry{}, toOldStore: r.client.toOldStore}
 	r.core, r.drive, r.status = nil, nil, core.Status{}
 	r.stallOneIn = 0
 	r.w.checks.booted(r.w.now, r)
@@ -122,6 +124,7 @@ func (r *replica) Drain() []core.Input {
 	if len(r.inbox) == 0 {
 		r.inbox = nil
 	}
+	r.taken(inputs)
 	return inputs
 }
 
@@ -143,6 +146,9 @@ func (r *replica) Emit(e core.Emission) {
 	}
 	for i := range e.Messages {
 		r.sendMessage(&e.Messages[i])
+	}
+	for i := range e.Calls {
+		r.call(&e.Calls[i])
 	}
 	for i := range e.Members {
 		r.sendMember(&e.Members[i])

@@ -44,6 +44,9 @@ type Stats struct {
 	Closes              int
 	DiskErrors          int
 	Reads               int
+	StoreCalls          int
+	StoreRestarts       int
+	StoreFailOvers      int
 	// Failovers are the times for which a scope that had a leader had none, to
 	// within the interval of sampling.
 	Failovers []time.Duration
@@ -93,6 +96,9 @@ func (s *Stats) Add(o *Stats) {
 	s.Closes += o.Closes
 	s.DiskErrors += o.DiskErrors
 	s.Reads += o.Reads
+	s.StoreCalls += o.StoreCalls
+	s.StoreRestarts += o.StoreRestarts
+	s.StoreFailOvers += o.StoreFailOvers
 	s.Failovers = append(s.Failovers, o.Failovers...)
 }
 

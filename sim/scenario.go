@@ -48,6 +48,7 @@ type Scenario struct {
 
 	Clocks  Clocks
 	Network Quality
+	Store   StoreSetup
 	// SyncMin and SyncMax bound what a write to disk takes.
 	SyncMin, SyncMax Duration
 
@@ -58,8 +59,19 @@ type Scenario struct {
 	// bounds of liveness, which are not checked then.
 	SafetyOnly bool
 
-	// vary lets a scenario differ by seed.
-	vary func(s *Scenario, rng *rand.Rand)
+	// vary lets a scenario differ by seed; varyStore likewise, over an external store.
+	vary, varyStore func(s *Scenario, rng *rand.Rand)
+
+	// only is the one log that the scenario is about; empty: either.
+	only Log
+}
+
+// StoreSetup says how an external store behaves, when the log lies in one.
+type StoreSetup struct {
+	// ServeMin and ServeMax bound what a call takes on the server.
+	ServeMin, ServeMax Duration
+	// KeepsIdentity says that the server is the same to its clients after a restart.
+	KeepsIdentity bool
 }
 
 // Clocks says how the clocks of processes go.
@@ -114,6 +126,7 @@ func baseline(name, about string) Scenario {
 		TTL: Duration(core.DefaultTTL), Patience: Duration(800 * ms), Epsilon: core.DefaultEpsilon, FormationMembers: 2,
 		Clocks:  Clocks{MaxPPM: 9_900},
 		Network: Quality{DelayMin: 200 * time.Microsecond, DelayMax: 3 * time.Millisecond},
+		Store:   StoreSetup{ServeMin: Duration(100 * time.Microsecond), ServeMax: Duration(4 * time.Millisecond)},
 		SyncMin: Duration(200 * time.Microsecond), SyncMax: Duration(5 * time.Millisecond),
 		Workload: Workload{
 			EffectEvery: Duration(700 * time.Millisecond), ResignEvery: Duration(20 * time.Second), FinishMax: Duration(800 * time.Millisecond),
@@ -138,6 +151,7 @@ func Scenarios() []Scenario {
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
 		contestedElections(), lateDecisions(), lateExpiries(), lostCancels(), deposedRegistrar(), stalledReceipts(),
+		storeFaults(), storeRestarts(), storeFailOvers(),
 	}
 }
 
@@ -151,13 +165,26 @@ func ScenarioByName(name string) (Scenario, error) {
 	return Scenario{}, fmt.Errorf("no scenario is named %q; simrun scenarios lists them", name)
 }
 
-// forSeed is the scenario as this seed meets it.
-func (s Scenario) forSeed(seed uint64) Scenario {
+// On reports whether the scenario can be run over a log; an error says why not.
+func (s *Scenario) On(log Log) error {
+	if s.only == "" || s.only == log || s.only == LogRaft && log == "" {
+		return nil
+	}
+	return fmt.Errorf("scenario %q is about the log %q", s.Name, s.only)
+}
+
+// forSeed is the scenario as this seed meets it over a log.
+func (s Scenario) forSeed(seed uint64, log Log) Scenario {
 	if s.vary != nil {
 		s.Faults = slices.Clone(s.Faults) // other seeds vary theirs at the same time
 		s.vary(&s, rand.New(rand.NewPCG(seed, 0x5ce7a210)))
 		s.vary = nil
 	}
+	if s.varyStore != nil && log == LogCAS {
+		s.Faults = slices.Clone(s.Faults)
+		s.varyStore(&s, rand.New(rand.NewPCG(seed, 0x5707e)))
+	}
+	s.varyStore = nil
 	return s
 }
 
@@ -202,6 +229,73 @@ func defaultScenario() Scenario {
 		s.Network.Late, s.Network.LateMax = rng.IntN(10), 3*s.TTL.D()
 		s.Clocks.Edge = rng.IntN(3) == 0
 		s.Workload.CloseEvery = Duration(30 * sec)
+	}
+	s.varyStore = func(s *Scenario, rng *rand.Rand) {
+		s.Faults = append(s.Faults, chosen(storeTroubles(), rng)...)
+		s.Store.KeepsIdentity = rng.IntN(2) == 0
+	}
+	return s
+}
+
+// storeTroubles is what can go wrong with a store that loses nothing.
+func storeTroubles() []FaultRate {
+	return []FaultRate{
+		fault("store-restart", 12*sec, 50*ms, 3*sec),
+		fault("store-pause", 12*sec, 100*ms, 3*sec),
+		fault("store-slow", 10*sec, 500*ms, 5*sec),
+		fault("store-loses", 10*sec, 500*ms, 5*sec),
+		fault("store-cut", 8*sec, 300*ms, 5*sec),
+		fault("store-cut-registrar", 8*sec, 300*ms, 4*sec),
+		fault("late-append", 5*sec, 100*ms, 4*sec),
+		fault("store-fail-over", 25*sec, 0, 0),
+	}
+}
+
+func storeFaults() Scenario {
+	s := baseline("store-faults", "a store that is slow or stands still, calls and answers that are lost, repeated or late, replicas cut off from it")
+	s.only = LogCAS
+	s.Faults = []FaultRate{
+		fault("store-pause", 6*sec, 100*ms, 3*sec),
+		fault("store-slow", 6*sec, 500*ms, 5*sec),
+		fault("store-loses", 5*sec, 500*ms, 5*sec),
+		fault("store-cut", 4*sec, 300*ms, 5*sec),
+		fault("store-cut-registrar", 5*sec, 300*ms, 4*sec),
+		fault("late-append", 3*sec, 100*ms, 4*sec),
+		fault("replica-crash", 9*sec, 100*ms, 2*sec),
+		fault("member-pause", 8*sec, 500*ms, 4*sec),
+	}
+	s.varyStore = func(s *Scenario, rng *rand.Rand) { s.Faults = chosen(s.Faults, rng) }
+	return s
+}
+
+func storeRestarts() Scenario {
+	s := baseline("store-restarts", "a store that restarts and keeps everything, with and without becoming another to its clients, while replicas die")
+	s.only = LogCAS
+	s.SnapshotEntries = 20
+	s.Faults = []FaultRate{
+		fault("store-restart", 5*sec, 50*ms, 3*sec),
+		fault("store-cut", 6*sec, 300*ms, 3*sec),
+		fault("replica-crash", 6*sec, 100*ms, 3*sec),
+		fault("replica-crash-at-port", 6*sec, 100*ms, 3*sec),
+		fault("late-append", 6*sec, 100*ms, 4*sec),
+		fault("member-pause", 8*sec, 500*ms, 4*sec),
+	}
+	s.varyStore = func(s *Scenario, rng *rand.Rand) {
+		s.Faults = append(s.Faults[:1:1], chosen(s.Faults[1:], rng)...)
+		s.Store.KeepsIdentity = rng.IntN(3) == 0
+	}
+	return s
+}
+
+func storeFailOvers() Scenario {
+	s := baseline("store-fail-overs", "another server takes the store over and has everything; all replicas must see for themselves")
+	s.only = LogCAS
+	s.Faults = []FaultRate{
+		fault("store-fail-over", 7*sec, 0, 0),
+		fault("store-cut", 6*sec, 300*ms, 3*sec),
+		fault("replica-crash", 6*sec, 100*ms, 3*sec),
+		fault("replica-pause", 8*sec, 100*ms, 3*sec),
+		fault("late-append", 6*sec, 100*ms, 4*sec),
 	}
 	return s
 }
@@ -415,6 +509,7 @@ func stalls() Scenario {
 
 func contestedElections() Scenario {
 	s := baseline("contested-elections", "slow links, so that several stand at once, and voters that die as they vote")
+	s.only = LogRaft
 	s.SafetyOnly = true
 	s.Network = Quality{DelayMin: 5 * ms, DelayMax: 150 * ms, Duplicate: 30, Late: 200, LateMax: 800 * ms}
 	s.SyncMin, s.SyncMax = Duration(5*ms), Duration(80*ms)
@@ -452,6 +547,7 @@ func lateExpiries() Scenario {
 
 func lostCancels() Scenario {
 	s := baseline("lost-cancels", "a note and its cancel are committed late and together, the next cancel is lost with its registrar")
+	s.only = LogRaft
 	s.SafetyOnly = true
 	s.Faults = []FaultRate{
 		fault("trap-cancel", 1*sec, 0, 0),

@@ -3,6 +3,7 @@ package sim
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,9 +12,11 @@ import (
 func TestEveryScenarioIsValid(t *testing.T) {
 	for _, s := range Scenarios() {
 		for seed := uint64(1); seed < 50; seed++ {
-			v := s.forSeed(seed)
-			if err := v.Validate(); err != nil {
-				t.Errorf("%s, seed %d: %v", s.Name, seed, err)
+			for _, log := range []Log{LogRaft, LogCAS} {
+				v := s.forSeed(seed, log)
+				if err := v.Validate(); err != nil {
+					t.Errorf("%s, seed %d, %s: %v", s.Name, seed, log, err)
+				}
 			}
 		}
 		if s.About == "" {
@@ -26,7 +29,7 @@ func TestEveryScenarioIsValid(t *testing.T) {
 func TestEveryFaultIsUsed(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range Scenarios() {
-		for _, f := range append(s.Faults, allFaults()...) {
+		for _, f := range slices.Concat(s.Faults, allFaults(), storeTroubles()) {
 			used[f.Fault] = true
 		}
 	}

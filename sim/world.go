@@ -23,6 +23,7 @@ import (
 type Options struct {
 	Seed     uint64
 	Scenario Scenario
+	Log      Log
 	Plants   plant.Set
 	// StopAt ends the run at the first violation of one of these properties; empty:
 	// at the first of any.
@@ -32,6 +33,22 @@ type Options struct {
 	Copy bool
 	// Trace keeps a line for what happens, for the explanation of a failure.
 	Trace bool
+}
+
+// Log says what kind of log is under the core.
+type Log string
+
+const (
+	LogRaft Log = "raft" // among the replicas; also the empty Log
+	LogCAS  Log = "cas"  // compare and append, in an external store
+)
+
+// ParseLog reads the name of a log.
+func ParseLog(name string) (Log, error) {
+	if l := Log(name); l == LogRaft || l == LogCAS {
+		return l, nil
+	}
+	return "", fmt.Errorf("no log is named %q; want raft or cas", name)
 }
 
 // World is one run.
@@ -48,6 +65,7 @@ type World struct {
 	over   bool
 
 	network     *network
+	store       *store // nil: the replicas keep the log among themselves
 	replicas    []*replica
 	members     []*member
 	resources   []*resource
@@ -112,12 +130,17 @@ func (w *World) play() Report {
 }
 
 func newWorld(o Options) *World {
-	w := &World{scenario: o.Scenario.forSeed(o.Seed), plants: o.Plants, seed: o.Seed, copies: o.Copy}
+	w := &World{scenario: o.Scenario.forSeed(o.Seed, o.Log), plants: o.Plants, seed: o.Seed, copies: o.Copy}
 	if o.Trace {
 		w.trace = &trace{}
 	}
 	s := &w.scenario
-	w.network = newNetwork(w, s.Replicas+s.Members+s.Resources, s.Network, w.source("network"))
+	machines := s.Replicas + s.Members + s.Resources
+	if o.Log == LogCAS {
+		machines += storeMachines
+		w.store = newStore(w, w.source("store"))
+	}
+	w.network = newNetwork(w, machines, s.Network, w.source("network"))
 	w.checks = newChecks(w, o.StopAt)
 	w.health.handedOver = -int64(time.Hour)
 	w.workload = newWorkload(w, w.source("workload"))
@@ -202,7 +225,7 @@ func (w *World) replicaConfig(r *replica) core.Config {
 		voters[i] = core.NodeID(i + 1)
 	}
 	return core.Config{
-		ID: r.id, Voters: voters, ClusterID: "sim", Seed: r.rng.Uint64(), Epsilon: w.scenario.Epsilon,
+		ID: r.id, Voters: voters, ClusterID: "sim", Store: w.store != nil, Seed: r.rng.Uint64(), Epsilon: w.scenario.Epsilon,
 		FormationMembers: w.scenario.FormationMembers, SnapshotEntries: w.scenario.SnapshotEntries,
 		RebalanceInterval: w.scenario.RebalanceInterval.D(), Plants: w.plants,
 	}

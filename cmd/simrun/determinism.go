@@ -83,7 +83,7 @@ func hashesOfChild(from, to uint64, world *worldFlags) (map[uint64]string, error
 		return nil, err
 	}
 	args := []string{"determinism", "--hashes", "--seeds", fmt.Sprintf("%d..%d", from, to), "--scenario", world.scenario,
-		"--for", world.length.String(), "--plant", world.plant}
+		"--for", world.length.String(), "--plant", world.plant, "--log", world.log}
 	child := exec.Command(self, args...)
 	child.Stderr = os.Stderr
 	out, err := child.Output()

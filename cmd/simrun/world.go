@@ -28,7 +28,7 @@ func (f *worldFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.scenario, "scenario", "", "scenario by name (see simrun scenarios) or a JSON file; default \"default\", or the plant's own")
 	flags.DurationVar(&f.length, "for", 0, "simulated length; default: the scenario's")
-	flags.StringVar(&f.log, "log", "raft", "log under the core: raft")
+	flags.StringVar(&f.log, "log", "raft", "log under the core: raft, among the replicas, or cas, compare and append in an external store")
 	flags.StringVar(&f.plant, "plant", "", "bug to plant (see simrun selftest --list)")
 	flags.StringVar(&f.report, "report", "", "also print a report: json or junit")
 	flags.StringArrayVar(&f.sla, "sla", nil, "bound on a measured time, like 'failover.p99<3s'; may be repeated")
@@ -37,9 +37,11 @@ func (f *worldFlags) register(cmd *cobra.Command) {
 // options turns the flags into what the simulator takes.
 func (f *worldFlags) options() (sim.Options, []bound, error) {
 	var o sim.Options
-	if f.log != "raft" {
-		return o, nil, fmt.Errorf("--log %q: this build simulates raft only", f.log)
+	log, err := sim.ParseLog(f.log)
+	if err != nil {
+		return o, nil, fmt.Errorf("--log: %w", err)
 	}
+	o.Log = log
 	if f.report != "" && f.report != "json" && f.report != "junit" {
 		return o, nil, fmt.Errorf("--report %q: want json or junit", f.report)
 	}
@@ -79,6 +81,9 @@ func (f *worldFlags) setScenario(o *sim.Options) error {
 	}
 	var err error
 	if o.Scenario, err = sim.LoadScenario(name); err != nil {
+		return fmt.Errorf("--scenario: %w", err)
+	}
+	if err := o.Scenario.On(o.Log); err != nil {
 		return fmt.Errorf("--scenario: %w", err)
 	}
 	if f.length != 0 {

@@ -1,0 +1,330 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/sim/check"
+)
+
+// store is the external store that the log lies in: two machines, one of which is
+// the primary. What a server does with a call is core's own model of the contract;
+// what happens to the call on its way there and back is the simulator's business.
+type store struct {
+	w       *World
+	rng     *rand.Rand
+	servers [2]*storeServer
+	primary int
+	names   int // identities given so far
+
+	// What the faults do to it at present.
+	slow      int // how many of them slow it down
+	serveMax  time.Duration
+	loseCalls int // chance in a thousand
+	loseReply int // likewise
+	repeat    int // likewise: a call is executed twice
+	flapping  int // calls go to either server
+
+	// lossy says that a fail-over lost something that was acknowledged.
+	lossy bool
+	// trail is what was published, as the audit's readers find it.
+	trail []*core.Record
+}
+
+// storeServer is one machine of the store.
+type storeServer struct {
+	s        *store
+	at       endpoint
+	model    *core.StoreModel
+	identity string
+	up       bool
+	life     int
+	until    int64 // paused until
+	past     []*core.StoreModel
+	waiting  []*storeVisit
+}
+
+// maxPast is how many earlier states a server keeps for its successor to begin at.
+const maxPast = 12
+
+// storeVisit is a call on a server.
+type storeVisit struct {
+	call  *core.StoreCall
+	from  *replica
+	life  int // of the caller
+	began int64
+}
+
+func newStore(w *World, rng *rand.Rand) *store {
+	s := &store{w: w, rng: rng, serveMax: w.scenario.Store.ServeMax.D()}
+	for i := range s.servers {
+		at := w.scenario.Replicas + w.scenario.Members + w.scenario.Resources + i
+		s.servers[i] = &storeServer{s: s, at: endpoint(at)}
+	}
+	first := s.servers[0]
+	first.up, first.model, first.identity = true, core.NewStoreModel(), s.newIdentity()
+	return s
+}
+
+// storeMachines is how many places the store takes on the network.
+const storeMachines = 2
+
+func (s *store) newIdentity() string {
+	s.names++
+	return fmt.Sprintf("server-%d", s.names)
+}
+
+func (s *store) main() *storeServer { return s.servers[s.primary] }
+
+// server is the one that a replica's client is connected to.
+func (s *store) server(r *replica) *storeServer {
+	other := s.servers[1-s.primary]
+	if other.up && (r.client.toOldStore || s.flapping > 0 && s.rng.IntN(2) == 0) {
+		return other
+	}
+	return s.main()
+}
+
+// lead is the lead record as it stands on a server, nil for none.
+func (v *storeServer) lead() *core.Lead {
+	return v.model.Do(v.identity, &core.StoreCall{Confirm: &core.StoreConfirm{}}).Lead
+}
+
+// arrive takes a call that came over the network. It is executed after a while, or
+// when the server goes on.
+func (v *storeServer) arrive(c *storeVisit) {
+	if !v.up {
+		if v.s.rng.IntN(2) == 0 {
+			v.s.w.network.call(v.at, c.from.at, func() { c.from.storeFailed(c, "connection refused") })
+		}
+		return
+	}
+	life := v.life
+	v.s.w.after(v.s.serveTime(), func() { v.execute(c, life) })
+}
+
+func (s *store) serveTime() time.Duration {
+	least := s.w.scenario.Store.ServeMin.D()
+	return least + time.Duration(s.rng.Int64N(int64(s.serveMax-least)+1))
+}
+
+// execute makes a call take effect, unless the process that took it is gone.
+func (v *storeServer) execute(c *storeVisit, life int) {
+	switch w := v.s.w; {
+	case !v.up || v.life != life:
+		return
+	case w.now < v.until:
+		w.at(v.until, func() { v.execute(c, life) })
+		return
+	case v.mustWait(c):
+		v.waiting = append(v.waiting, c)
+		w.at(c.began+int64(c.call.Fetch.Wait), func() { v.waitOver(c, life) })
+		return
+	}
+	v.perform(c)
+}
+
+// mustWait reports whether a fetch waits for something new.
+func (v *storeServer) mustWait(c *storeVisit) bool {
+	f := c.call.Fetch
+	if f == nil || f.Wait == 0 {
+		return false
+	}
+	if c.began == 0 {
+		c.began = v.s.w.now
+	}
+	return v.model.Position().Last <= f.After && v.s.w.now < c.began+int64(f.Wait)
+}
+
+func (v *storeServer) waitOver(c *storeVisit, life int) {
+	if i := slices.Index(v.waiting, c); i >= 0 && v.life == life {
+		v.waiting = slices.Delete(v.waiting, i, i+1)
+		v.execute(c, life)
+	}
+}
+
+// perform makes the call on the model and sends the answer off.
+func (v *storeServer) perform(c *storeVisit) {
+	s := v.s
+	before := v.model.Position()
+	if c.call.Confirm == nil && c.call.Fetch == nil {
+		v.remember()
+	}
+	reply := v.model.Do(v.identity, c.call)
+	s.noteCall(v, c, reply)
+	if v.model.Position() != before {
+		v.wakeWaiting()
+	}
+	if s.w.network.chanceOf(s.rng, s.loseReply) {
+		return
+	}
+	s.w.network.call(v.at, c.from.at, func() { c.from.storeAnswered(c, reply) })
+}
+
+// remember keeps the state before a change, for a successor that missed it.
+func (v *storeServer) remember() {
+	v.past = append(v.past, v.model.Clone())
+	if len(v.past) > maxPast {
+		v.past = v.past[1:]
+	}
+}
+
+func (v *storeServer) wakeWaiting() {
+	life, waiting := v.life, v.waiting
+	v.waiting = nil
+	for _, c := range waiting {
+		v.s.w.after(v.s.serveTime(), func() { v.execute(c, life) })
+	}
+}
+
+// noteCall tells the checkers what a call did.
+func (s *store) noteCall(v *storeServer, c *storeVisit, reply *core.StoreReply) {
+	w := s.w
+	w.stats.StoreCalls++
+	w.digest.words(uint64(w.now), uint64(c.from.id), c.call.ID, uint64(reply.Status), reply.Lead.GetTerm(), reply.Lead.GetLast(), reply.Lead.GetBeat())
+	w.digest.bytes(reply.Lead.GetChain())
+	switch {
+	case c.call.Append != nil:
+		w.tracef(c.from.name, "append at %+v on %s: %s %s", c.call.Append.Guard, v.identity, statusName(reply.Status), reply.Text)
+		if reply.Status == core.StoreOK {
+			s.lossy = s.lossy || v != s.main()
+			for _, e := range c.call.Append.Entries {
+				w.checks.linearizable.Proposed(w.now, e.Index, e.Term)
+			}
+		}
+	case c.call.Attest != nil:
+		w.tracef(c.from.name, "attests %s: %s %s", c.call.Attest.Identity, statusName(reply.Status), reply.Text)
+	case c.call.Close != nil:
+		w.tracef(c.from.name, "closes the log on %s: %s: %s %s", v.identity, c.call.Close.Reason, statusName(reply.Status), reply.Text)
+		if reply.Status == core.StoreOK && !s.lossy {
+			w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: c.from.name + " closed a log that lost nothing: " + c.call.Close.Reason})
+		}
+	case c.call.Publish != nil && reply.Status == core.StoreOK && v == s.main():
+		s.published(c.call.Publish)
+	}
+}
+
+// published holds the audit trail in the store to what was told.
+func (s *store) published(p *core.StorePublish) {
+	for _, r := range p.Records {
+		var last *core.Record
+		if n := len(s.trail); n > 0 {
+			last = s.trail[n-1]
+		}
+		s.w.checks.stored(s.w.now, 0, last, r)
+		s.trail = append(s.trail, r)
+	}
+	s.w.checks.durable.Trail(s.w.now, 0, uint64(len(s.trail)), p.Revision)
+}
+
+func statusName(s core.StoreStatus) string {
+	return [...]string{"none", "ok", "refused:", "failed:", "unfit:"}[s]
+}
+
+// pause lets the primary stand still: what has arrived and what arrives is executed
+// when it goes on.
+func (s *store) pause(d time.Duration) {
+	v := s.main()
+	v.until = max(v.until, s.w.now+int64(d))
+}
+
+// crash takes the primary down, and brings it back after a while with all that it
+// acknowledged.
+func (s *store) crash(down time.Duration) {
+	v := s.main()
+	if !v.up {
+		return
+	}
+	v.end()
+	s.w.stats.StoreRestarts++
+	s.w.after(down, func() {
+		v.up = true
+		if !s.w.scenario.Store.KeepsIdentity {
+			v.identity = s.newIdentity()
+		}
+		s.w.tracef("", "the store is back as %s", v.identity)
+		s.w.healthChanged()
+	})
+	s.w.healthChanged()
+}
+
+// end is the end of a server's process.
+func (v *storeServer) end() {
+	v.up, v.waiting, v.until = false, nil, 0
+	v.life++
+}
+
+// failOver makes the other machine the primary, from a copy that misses the last
+// changes. The old one goes on for a while, and some clients still talk to it.
+func (s *store) failOver(missing int, outlives time.Duration) {
+	old, heir := s.main(), s.servers[1-s.primary]
+	if !old.up || heir.up {
+		return
+	}
+	missing = min(missing, len(old.past))
+	heir.model = old.model.Clone()
+	if missing > 0 {
+		heir.model = old.past[len(old.past)-missing].Clone()
+		s.lossy = true
+	}
+	s.primary = 1 - s.primary
+	heir.up, heir.past, heir.identity = true, nil, s.newIdentity()
+	s.w.stats.StoreFailOvers++
+	s.w.tracef("", "the store fails over to %s, %d changes behind, at %+v instead of %+v", heir.identity, missing, heir.model.Position(), old.model.Position())
+	s.cutTrail(heir)
+	if s.rng.IntN(3) == 0 {
+		outlives = 0
+	}
+	if outlives == 0 {
+		old.end()
+	} else {
+		s.strand(old, outlives)
+	}
+	s.w.healthChanged()
+}
+
+// strand leaves clients on a superseded server until it is taken away.
+func (s *store) strand(old *storeServer, outlives time.Duration) {
+	for _, r := range s.w.replicas {
+		r.client.toOldStore = s.rng.IntN(2) == 0
+		s.w.after(time.Duration(s.rng.Int64N(int64(outlives))), func() { r.client.toOldStore = false })
+	}
+	flaps := s.rng.IntN(2)
+	s.flapping += flaps
+	life := old.life
+	s.w.after(outlives, func() {
+		s.flapping -= flaps
+		if old.life == life {
+			old.end()
+		}
+		for _, r := range s.w.replicas {
+			r.client.toOldStore = false
+		}
+		s.w.healthChanged()
+	})
+}
+
+// cutTrail drops what the new primary does not have of the audit trail.
+func (s *store) cutTrail(v *storeServer) {
+	reply := v.model.Do(v.identity, &core.StoreCall{Fetch: &core.StoreFetch{After: v.model.Position().Last}})
+	s.trail = s.trail[:min(len(s.trail), int(reply.Published))]
+}
+
+// carriedReply is an answer as a client gets it that decodes it from the wire.
+func (w *World) carriedReply(r *core.StoreReply) *core.StoreReply {
+	if !w.copies {
+		return r
+	}
+	c := *r
+	c.Lead, c.Snapshot = proto.CloneOf(r.Lead), proto.CloneOf(r.Snapshot)
+	c.Entries = nil
+	for _, e := range r.Entries {
+		c.Entries = append(c.Entries, proto.CloneOf(e))
+	}
+	return &c
+}

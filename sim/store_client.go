@@ -1,0 +1,116 @@
+package sim
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core"
+)
+
+// storeClient is a replica's side of its calls on the external store: what a host
+// and an adapter are in the real world.
+type storeClient struct {
+	pending map[uint64]bool // calls that were not answered yet, by id
+	// tail is what this process was given of the log and appended, by index.
+	tail       map[uint64]*core.StoredEntry
+	toOldStore bool // it still talks to a server that was superseded
+}
+
+// call makes a call on the store. It is answered once, by its time-out at the
+// latest; what arrives later, or twice, is executed all the same.
+func (r *replica) call(c *core.StoreCall) {
+	if c.Append != nil {
+		for _, e := range c.Append.Entries {
+			r.client.tail[e.Index] = e
+		}
+	}
+	visit := storeVisit{call: r.w.carriedCall(c), from: r, life: r.incarnation}
+	r.client.pending[c.ID] = true
+	r.w.after(c.Timeout+time.Duration(r.rng.Int64N(int64(ms))), func() { r.storeFailed(&visit, "no answer in time") })
+	s := r.w.store
+	v := s.server(r)
+	if r.w.network.chanceOf(s.rng, s.loseCalls) {
+		return
+	}
+	send := func() { r.sendCall(v, &visit) }
+	if r.w.nemesis.interceptCall(r, c, send) {
+		return
+	}
+	send()
+	if r.w.network.chanceOf(s.rng, s.repeat) {
+		send()
+	}
+}
+
+// sendCall carries a call to a server.
+func (r *replica) sendCall(v *storeServer, c *storeVisit) {
+	again := *c
+	if !r.w.network.call(r.at, v.at, func() { v.arrive(&again) }) && v.s.rng.IntN(4) == 0 {
+		r.w.after(ms, func() { r.storeFailed(c, "no route to host") })
+	}
+}
+
+// carriedCall is a call as the store gets it.
+func (w *World) carriedCall(c *core.StoreCall) *core.StoreCall {
+	if !w.copies {
+		return c
+	}
+	d := *c
+	if a := c.Append; a != nil {
+		b := *a
+		b.Lead, b.Entries = proto.CloneOf(a.Lead), nil
+		for _, e := range a.Entries {
+			b.Entries = append(b.Entries, proto.CloneOf(e))
+		}
+		d.Append = &b
+	}
+	return &d
+}
+
+// storeAnswered hands an answer to the process that asked.
+func (r *replica) storeAnswered(c *storeVisit, reply *core.StoreReply) {
+	if r.up && r.incarnation == c.life && r.client.pending[c.call.ID] {
+		delete(r.client.pending, c.call.ID)
+		r.receive(core.Input{Store: r.w.carriedReply(reply)})
+	}
+}
+
+// storeFailed tells the process that asked that there is no answer.
+func (r *replica) storeFailed(c *storeVisit, why string) {
+	r.storeAnswered(c, &core.StoreReply{ID: c.call.ID, Status: core.StoreFailed, Text: why})
+}
+
+// taken notes what the process learns of the log by the inputs it takes.
+func (r *replica) taken(inputs []core.Input) {
+	for i := range inputs {
+		if s := inputs[i].Store; s != nil {
+			if s.Snapshot != nil {
+				r.w.stats.SnapshotInstalls++
+			}
+			for _, e := range s.Entries {
+				r.client.tail[e.Index] = e
+			}
+		}
+	}
+}
+
+// entry is the entry at index as this replica has it, nil when it is not known.
+func (r *replica) entry(index uint64) *raftpb.Entry {
+	if r.w.store == nil {
+		return r.disk.entry(index)
+	}
+	e := r.client.tail[index]
+	if e == nil {
+		return nil
+	}
+	return &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Index: proto.Uint64(e.Index), Term: proto.Uint64(e.Term), Data: e.Data}
+}
+
+// forget drops what the checkers have seen.
+func (c *storeClient) forget(from, to uint64) {
+	for i := from; i <= to; i++ {
+		delete(c.tail, i)
+	}
+}
