@@ -257,6 +257,7 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 		j.read, j.bootTerm = true, reply.Lead.GetTerm()
 	}
 	j.verified = j.verified || j.end.index >= j.floor.index
+	j.closing = "" // what looked like a loss was another server, and this one has everything
 	j.judge()
 	j.considerStanding()
 }
@@ -264,7 +265,6 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 // judge finds out whether anything keeps the log from being used.
 func (j *storeJournal) judge() {
 	switch {
-	case j.closing != "":
 	case j.lead == nil:
 		j.trouble = ""
 	case j.lead.Closed != "":
@@ -298,7 +298,7 @@ func (j *storeJournal) considerStanding() {
 	case j.holding:
 	case l == nil:
 		soon = true
-	case l.Closed != "" || j.closing != "":
+	case l.Closed != "":
 	case j.estranged():
 		soon = j.everyoneAttested()
 		if soon {

@@ -310,3 +310,31 @@ func TestAJumpStartsTheServiceAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A glimpse of a wrong server, an empty one or an old copy, must not close the log
+// that the right one still holds.
+func TestAGlimpseOfAnEmptyStoreClosesNothing(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl))
+	right := b.store.model
+	b.store.model = NewStoreModel()
+	b.run(time.Second)
+	for _, n := range b.nodes {
+		if n.replica.Status().Ready {
+			t.Fatalf("node %d believes an empty store", n.id)
+		}
+	}
+	b.store.model = right
+	b.until(3*time.Second, "a registrar", func() bool {
+		for _, n := range b.nodes {
+			if n.replica.Status().OfficeOpen {
+				return true
+			}
+		}
+		return false
+	})
+	if right.lead.Closed != "" {
+		t.Fatal(right.lead.Closed)
+	}
+}
