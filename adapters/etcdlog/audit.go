@@ -15,7 +15,10 @@ import (
 // MaxTrail is the most audit records that one StoreTrail returns.
 const MaxTrail = 10_000
 
-const trailPage = 256 // records read at once
+const (
+	trailPage = 256      // records read at once
+	maxRecord = 64 << 10 // bytes; those that core makes have a few hundred, and 10 KiB at most
+)
 
 // publish writes the records in pieces, since etcd's transactions are limited. Each
 // piece moves head/published along and is guarded by it and by the term, so what is
@@ -89,7 +92,7 @@ func (s *Store) pieces(p *core.StorePublish) ([]*piece, error) {
 			return nil, fail("audit record %d follows %d; %d is right", r.Seq, p.After+uint64(i), p.After+1+uint64(i))
 		}
 		value, err := proto.Marshal(r)
-		if err != nil || len(value) > maxRequest {
+		if err != nil || len(value) > maxRecord {
 			return nil, fail("audit record %d of %d bytes cannot be stored: %v", r.Seq, len(value), err)
 		}
 		if n := len(pieces); n == 0 || len(pieces[n-1].ops) == most || pieces[n-1].size+len(value) > maxRequest {

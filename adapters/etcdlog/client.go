@@ -2,6 +2,8 @@ package etcdlog
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 )
 
 const (
@@ -21,7 +24,7 @@ const (
 	// A server that comes back is found within this time.
 	reconnectWithin = time.Second
 
-	maxAttempts = 4
+	maxAttempts = 3
 	attemptWait = 30 * time.Millisecond // before another attempt
 
 	// maxAnswer is the largest answer taken, above that of the largest page asked for.
@@ -60,10 +63,12 @@ type trouble struct{ latest atomic.Pointer[string] }
 
 func (t *trouble) remember(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
-	if err != nil {
-		text := err.Error()
-		t.latest.Store(&text)
+	if err == nil {
+		t.latest.Store(nil)
+		return nil
 	}
+	text := err.Error()
+	t.latest.Store(&text)
 	return err
 }
 
@@ -80,34 +85,55 @@ func (t *trouble) text() string {
 // begun after the request's arrival, whether it still leads (raft's ReadIndex), and
 // after the answering member has applied what was committed by then. So the answer
 // holds everything acknowledged before, through any member.
+//
+// A member that hangs must not use up the time of the call: another is asked after a
+// part of it.
 func (s *Store) look(ctx context.Context, ops ...clientv3.Op) (*answer, error) {
-	return s.transact(ctx, harmless, nil, ops, nil)
+	for attempt := 1; ; attempt++ {
+		part, cancel := s.share(ctx, attempt)
+		got, err := s.transact(part, nil, ops)
+		cancel()
+		again := untouched(err) || codeOf(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded)
+		if err == nil || attempt >= maxAttempts || !again || !pause(ctx, attemptWait) {
+			return got, err
+		}
+	}
+}
+
+// share bounds an attempt by its part of the time left, when there is another
+// member to ask.
+func (s *Store) share(ctx context.Context, attempt int) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok || len(s.options.Endpoints) == 1 || attempt >= maxAttempts {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/time.Duration(maxAttempts-attempt+1))
 }
 
 // commit writes, if all of cmps hold, then, and reads the head either way, in one
 // transaction. With an error other than one that was turned away at the door its
 // outcome is unknown; it takes effect at most once.
 func (s *Store) commit(ctx context.Context, cmps []clientv3.Cmp, then ...clientv3.Op) (*answer, error) {
-	return s.transact(ctx, untouched, cmps, then, nil)
-}
-
-func (s *Store) transact(ctx context.Context, again func(error) bool, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*answer, error) {
-	// A member that has no leader then says so at once, and another is asked.
-	ctx = clientv3.WithRequireLeader(ctx)
-	from, to := within(s.keys.heads())
-	readHead := clientv3.OpGet(from, clientv3.WithRange(to))
-	then, otherwise = append(then[:len(then):len(then)], readHead), append(otherwise, readHead)
 	for attempt := 1; ; attempt++ {
-		seen := s.revision.Load()
-		response, err := s.client.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-		if err == nil {
-			s.noteServer(response.Header, seen)
-			return s.read(response)
-		}
-		if attempt == maxAttempts || !again(err) || !pause(ctx, attemptWait) {
-			return nil, err
+		got, err := s.transact(ctx, cmps, then)
+		if err == nil || attempt >= maxAttempts || !untouched(err) || !pause(ctx, attemptWait) {
+			return got, err
 		}
 	}
+}
+
+func (s *Store) transact(ctx context.Context, cmps []clientv3.Cmp, then []clientv3.Op) (*answer, error) {
+	seen := s.revision.Load()
+	from, to := within(s.keys.heads())
+	head := clientv3.OpGet(from, clientv3.WithRange(to))
+	// A member that has no leader then says so at once, and another is asked.
+	txn := s.client.Txn(clientv3.WithRequireLeader(ctx))
+	response, err := txn.If(cmps...).Then(append(slices.Clip(then), head)...).Else(head).Commit()
+	if err != nil {
+		return nil, err
+	}
+	s.noteServer(response.Header, seen)
+	return s.read(response)
 }
 
 // pause waits, and reports whether there is time left.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -60,19 +61,19 @@ func (s *Store) explain(err error) string {
 	return "etcd: " + err.Error()
 }
 
-// untouched reports whether a request that ended with err was turned away before
-// anything was proposed, so that another attempt cannot be a second one.
-func untouched(err error) bool {
-	for _, e := range []error{rpctypes.ErrNoLeader, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+// turnedAway are the answers to a request of which nothing was proposed yet: of a
+// member that has no leader, or is a learner, and of one that did not know the token,
+// which the client has renewed by now.
+var turnedAway = []error{
+	rpctypes.ErrNoLeader, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner),
+	rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrUserEmpty,
 }
 
-// harmless reports whether a read that ended with err may be tried again.
-func harmless(err error) bool { return untouched(err) || codeOf(err) == codes.Unavailable }
+// untouched reports whether a request that ended with err changed nothing, so that
+// another attempt cannot be a second one.
+func untouched(err error) bool {
+	return slices.ContainsFunc(turnedAway, func(e error) bool { return errors.Is(err, e) })
+}
 
 func codeOf(err error) codes.Code {
 	var e rpctypes.EtcdError

@@ -20,16 +20,17 @@ const (
 	// grows with small entries. etcd limits a range by count, not by bytes.
 	firstPage = 16
 	maxPage   = 512
-	pageBytes = 4 << 20 // what a page should hold
+	pageBytes = 1 << 20 // what a page should hold
 )
 
-// fetch reads everything as of the revision of its first read. What waits is a watch
-// that only says when to read again, so nothing rests on its being complete: a watch
-// that is cut, or whose revision was compacted, is a reason to read again.
+// fetch reads everything as of the revision of its first read. Waiting, it is told
+// when to read again by the lookout; were that to miss something, the read when Wait
+// is over would find it.
 func (s *Store) fetch(ctx context.Context, f *core.StoreFetch) (*core.StoreReply, error) {
 	until := time.Now().Add(f.Wait)
-	var seen int64 // the lead record's change at the first read
-	for reads := 1; ; reads++ {
+	var before *head
+	told := false
+	for {
 		got, reply, err := s.fetchOnce(ctx, f)
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			continue // it took so long that the revision is gone
@@ -37,34 +38,33 @@ func (s *Store) fetch(ctx context.Context, f *core.StoreFetch) (*core.StoreReply
 		if err != nil {
 			return nil, err
 		}
-		changed := got.changed[nameLead]
-		if reads == 1 {
-			seen = changed
+		changed := before != nil && before.changed[nameLead] != got.changed[nameLead]
+		if before != nil && changed != told {
+			s.lookout.doubt()
 		}
 		left := time.Until(until)
-		if left <= 0 || changed != seen || len(reply.Entries) > 0 || reply.Snapshot != nil || got.lead.GetLast() < f.After {
+		if left <= 0 || changed || len(reply.Entries) > 0 || reply.Snapshot != nil || got.lead.GetLast() < f.After {
 			return reply, nil
 		}
-		s.await(ctx, got.revision, left)
+		if told && !pause(ctx, min(left, attemptWait)) { // for nothing
+			return reply, nil
+		}
+		before, told = got.head, s.await(ctx, got.revision, left)
 	}
 }
 
-// await returns when the lead record has changed since revision, when wait is over,
-// or a moment after the watch was lost.
-func (s *Store) await(ctx context.Context, revision int64, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel() // ends the watch
-	// A member without a leader would never hear of a change; it ends the watch then.
-	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), s.keys.head(nameLead), clientv3.WithRev(revision+1))
-	for response := range watch {
-		if response.Err() != nil {
-			break
-		}
-		if len(response.Events) > 0 {
-			return
-		}
+// await waits until the lead record has changed after revision, and reports whether
+// it was told so.
+func (s *Store) await(ctx context.Context, revision int64, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-s.lookout.after(revision):
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	pause(ctx, attemptWait)
+	return false
 }
 
 func (s *Store) fetchOnce(ctx context.Context, f *core.StoreFetch) (*answer, *core.StoreReply, error) {
@@ -99,6 +99,12 @@ func (s *Store) fetchOnce(ctx context.Context, f *core.StoreFetch) (*answer, *co
 	}
 	reply.Entries, err = s.readTail(ctx, got, tail, page)
 	return got, reply, err
+}
+
+// halfOver reports whether half of the time that was left at began is used up.
+func halfOver(ctx context.Context, began time.Time) bool {
+	end, ok := ctx.Deadline()
+	return ok && time.Since(began) > time.Until(end)
 }
 
 func (s *Store) entriesAfter(after uint64, limit int, options ...clientv3.OpOption) clientv3.Op {
@@ -148,7 +154,7 @@ func (s *Store) attestations(ctx context.Context, got *answer, asked string) ([]
 
 // readTail reads pages until enough is there. page is the first, if it was read.
 func (s *Store) readTail(ctx context.Context, got *answer, t *tail, page *pb.RangeResponse) ([]*core.StoredEntry, error) {
-	limit := firstPage
+	limit, began := firstPage, time.Now()
 	for {
 		if page == nil {
 			next, err := s.look(ctx, s.entriesAfter(t.next-1, limit, clientv3.WithRev(got.revision)))
@@ -168,6 +174,9 @@ func (s *Store) readTail(ctx context.Context, got *answer, t *tail, page *pb.Ran
 		}
 		if t.full || !page.More {
 			return t.entries, t.complete()
+		}
+		if len(t.entries) > 0 && halfOver(ctx, began) {
+			return t.entries, nil // the next fetch goes on
 		}
 		limit = max(1, min(maxPage, pageBytes/(t.size/len(t.entries)+1)))
 		page = nil

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -16,8 +17,6 @@ import (
 
 const (
 	chunkBytes = 1 << 20
-	maxChunks  = core.MaxSnapshotBytes/chunkBytes + 1
-	chunkPage  = 8 // chunks read at once
 )
 
 // pointer names the snapshot in force. Chunks are written under a name that was
@@ -71,34 +70,68 @@ func (s *Store) readSnapshot(ctx context.Context, h *head, first uint64) (*core.
 	if p.index()+1 < first {
 		return nil, damaged(s.keys.head(nameSnapshot), "covers entries up to %d, but the oldest entry kept is %d: restore etcd from a backup", p.index(), first)
 	}
-	data := make([]byte, 0, p.Bytes)
-	from, to := within(s.keys.chunksOf(p.Name))
-	for n := 0; n < p.Chunks; {
-		got, err := s.look(ctx, clientv3.OpGet(from, clientv3.WithRange(to), clientv3.WithRev(h.revision), clientv3.WithLimit(chunkPage)))
+	data := s.partial.take(p.Name)
+	if data == nil {
+		data = make([]byte, 0, p.Bytes)
+	}
+	for n := len(data) / chunkBytes; n < p.Chunks; n++ {
+		chunk, err := s.readChunk(ctx, h, n)
 		if err != nil {
+			s.partial.keep(p.Name, data)
 			return nil, err
 		}
-		kvs := got.ranges[0].Kvs
-		if len(kvs) == 0 {
-			return nil, damaged(s.keys.chunk(p.Name, n), "is missing: restore etcd from a backup")
-		}
-		for _, kv := range kvs {
-			if key := s.keys.chunk(p.Name, n); string(kv.Key) != key || len(kv.Value) > chunkBytes || n == p.Chunks {
-				return nil, damaged(key, "is missing or too large (next is %.300s): restore etcd from a backup", kv.Key)
-			}
-			data = append(data, kv.Value...)
-			n++
-		}
-		from = s.keys.chunk(p.Name, n-1) + "\x00"
+		data = append(data, chunk...)
 	}
-	if sum := sha256.Sum256(data); len(data) != p.Bytes || !bytes.Equal(sum[:], p.SHA256) {
-		return nil, damaged(s.keys.chunksOf(p.Name), "holds %d bytes with hash %x; %d bytes with hash %x are right: restore etcd from a backup", len(data), sum, p.Bytes, p.SHA256)
+	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], p.SHA256) {
+		return nil, damaged(s.keys.chunksOf(p.Name), "has hash %x together; %x is right: restore etcd from a backup", sum, p.SHA256)
 	}
 	return &core.StoredSnapshot{Index: p.Index, Term: p.Term, Chain: p.Chain, Data: data}, nil
 }
 
-// writeChunks writes a snapshot under a new name, each chunk only while guard holds.
-// left is how many chunks were written when it no longer did.
+func (s *Store) readChunk(ctx context.Context, h *head, n int) ([]byte, error) {
+	key := s.keys.chunk(h.pointer.Name, n)
+	got, err := s.look(ctx, clientv3.OpGet(key, clientv3.WithRev(h.revision)))
+	if err != nil {
+		return nil, err
+	}
+	kvs := got.ranges[0].Kvs
+	if len(kvs) == 0 {
+		return nil, damaged(key, "is missing: restore etcd from a backup")
+	}
+	if size := min(chunkBytes, h.pointer.Bytes-n*chunkBytes); len(kvs[0].Value) != size {
+		return nil, damaged(key, "has %d bytes; %d are right: restore etcd from a backup", len(kvs[0].Value), size)
+	}
+	return kvs[0].Value, nil
+}
+
+// partial is the beginning of a snapshot that took longer to read than its call had
+// time: the next call goes on with it. A name stands for the same bytes for ever, and
+// the whole is checked by its hash.
+type partial struct {
+	mu   sync.Mutex
+	name string
+	data []byte
+}
+
+func (p *partial) take(name string) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	data := p.data
+	p.data = nil
+	if p.name != name {
+		return nil
+	}
+	return data
+}
+
+func (p *partial) keep(name string, data []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.name, p.data = name, data
+}
+
+// writeChunks writes a snapshot under a new name, each chunk only while guard holds;
+// stopped is set when it no longer did.
 func (s *Store) writeChunks(ctx context.Context, snapshot *core.StoredSnapshot, guard []clientv3.Cmp) (p *pointer, stopped *answer, err error) {
 	data := snapshot.Data
 	if len(data) > core.MaxSnapshotBytes {

@@ -1,8 +1,8 @@
 // Package etcdlog keeps a registry's log in an etcd cluster, version 3.4 or later:
 // the calls of core/store.go, each as one transaction where it must be atomic.
 //
-// Time is core's alone: no etcd lease is used. Nothing is remembered from call to
-// call that a reply would rest on.
+// Time is core's alone: no etcd lease is used. No reply rests on anything that was
+// remembered from an earlier call.
 //
 // What etcd must be set to: compaction has to come from somewhere, by
 // --auto-compaction-retention or by an operator, since every write leaves an older
@@ -33,6 +33,8 @@ type Store struct {
 	options  Options
 	keys     keys
 	client   *clientv3.Client
+	lookout  *lookout
+	partial  partial
 	log      *slog.Logger
 	trouble  trouble
 	identity atomic.Pointer[string] // of the server that answered last
@@ -55,6 +57,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	var err error
 	if s.client, err = dial(ctx, o, &s.trouble); err == nil {
 		if err = s.check(ctx); err == nil {
+			s.lookout = newLookout(s.client, s.keys.head(nameLead))
 			return s, nil
 		}
 		s.client.Close() //nolint:errcheck // the error that counts is the one before
@@ -85,7 +88,9 @@ func (s *Store) check(ctx context.Context) error {
 
 // Close ends all connections. Calls under way fail.
 func (s *Store) Close() error {
-	if err := s.client.Close(); err != nil {
+	err := s.client.Close()
+	s.lookout.close()
+	if err != nil {
 		return fmt.Errorf("etcdlog: %w", err)
 	}
 	return nil
