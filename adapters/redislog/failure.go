@@ -16,6 +16,9 @@ type unfitError string
 
 func (e unfitError) Error() string { return string(e) }
 
+// Unfit says that trying again cannot help.
+func (e unfitError) Unfit() bool { return true }
+
 // failedError says why a call was not answered; whether it took effect is unknown.
 type failedError string
 

@@ -97,9 +97,8 @@ func (s *Store) look(ctx context.Context) (string, error) {
 	}
 	settings := pipe.Do(ctx, get...)
 	listeners := pipe.PubSubNumSub(ctx, sentinelChannel)
-	_, _ = pipe.Exec(ctx) // each command has its own error
-
-	if err := info.Err(); err != nil {
+	// When logging in fails, the library says so here, and of no command.
+	if _, err := pipe.Exec(ctx); err != nil && info.Val() == "" {
 		return "", s.failure(err)
 	}
 	facts := factsOf(info.Val())

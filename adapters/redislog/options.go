@@ -64,7 +64,10 @@ func (o Options) validate() error {
 	check(o.AuditRecords == 0 || (o.AuditRecords >= MinAuditRecords && o.AuditRecords <= MaxAuditRecords),
 		"AuditRecords is %d: want %d to %d, or 0 for %d", o.AuditRecords, MinAuditRecords, MaxAuditRecords, DefaultAuditRecords)
 	check(o.Logger != nil, "Logger is missing")
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return unfitError(err.Error())
+	}
+	return nil
 }
 
 func (o Options) auditRecords() int {

@@ -43,6 +43,9 @@ type Store struct {
 // Open connects to the server and checks that it is fit to keep the log: a single
 // primary with AOF always, without Sentinel or Cluster, with no other cluster's or
 // newer data under the prefix. ctx bounds the opening, at most 10 s. It changes nothing.
+//
+// When trying again cannot help (the server is unfit, or o is wrong), the error has
+// the method Unfit() bool, and that returns true.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -54,12 +57,22 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.ended, s.end = context.WithCancel(context.Background())
 	s.calls = connect(o, callConnections, maxTimeout)
 	s.waits = connect(o, waitConnections, maxBlock)
-	r := s.Do(ctx, &core.StoreCall{Timeout: openTimeout, Confirm: &core.StoreConfirm{}})
-	if r.Status != core.StoreOK {
+	if err := s.greet(ctx); err != nil {
 		_ = s.Close() // what closing says beside the reason would only hide it
-		return nil, fmt.Errorf("redis %s: %s", o.Address, r.Text)
+		return nil, fmt.Errorf("redis %s: %w", o.Address, err)
 	}
 	return s, nil
+}
+
+func (s *Store) greet(ctx context.Context) error {
+	r := s.Do(ctx, &core.StoreCall{Timeout: openTimeout, Confirm: &core.StoreConfirm{}})
+	switch r.Status {
+	case core.StoreOK:
+		return nil
+	case core.StoreUnfit:
+		return unfitError(r.Text)
+	}
+	return failedError(r.Text)
 }
 
 // Close ends all calls, which are answered with StoreFailed, and closes the
