@@ -59,6 +59,8 @@ var rooms = []room{
 	{path: "adapters/rpc", may: []string{"core", "core/logpb", "wire", "adapters/telemetry", "adapters/transport"},
 		tests: []string{"adapters/control/controltest"},
 		why:   "serves what it is handed over gRPC, beside HTTP and not on top of it"},
+	{path: "adapters/logtest", may: []string{"core", "core/logpb", "adapters/storeserver", "adapters/host", "adapters/raftlog"},
+		why: "a suite that knew the stores it judges would bend to them"},
 	{path: "adapters/storeserver",
 		why: "starts programs of others, and knows as little of us as they do"},
 
