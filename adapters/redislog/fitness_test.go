@@ -141,6 +141,9 @@ func TestReplicaIsRefusedAndNoticed(t *testing.T) {
 	command(t, admin(t, replica.Address()), "REPLICAOF", host, port)
 	await(t, other, core.StoreUnfit, "the server is a replica of "+primary.Address())
 	mustRefuse(t, testOptions(replica.Address()), "the server is a replica of "+primary.Address())
+	until(t, "the replica is attached", func() bool {
+		return strings.Contains(admin(t, primary.Address()).Info(t.Context(), "replication").Val(), "state=online")
+	})
 	mustDo(t, s, appendOf(core.Position{}, 1, identityOf(t, s), nil))
 }
 
@@ -187,4 +190,3 @@ func TestLooksWaitNoLongerThanTheCall(t *testing.T) {
 		t.Errorf("status %d of a call that was cancelled", r.Status)
 	}
 }
-

@@ -8,8 +8,10 @@ if start < first and exists(SNAPSHOT) then
 	end
 	start = add(snapshot[2], 1)
 end
-if redis.call('XRANGE', ENTRIES, '(' .. last .. '-0', '+', 'COUNT', 1)[1] then
-	return unfit('the key ' .. ENTRIES .. ' holds an entry behind ' .. last .. ', the last one of ' .. LEAD)
+local newest = tail(ENTRIES)
+if newest and newest ~= last then
+	return unfit('the key ' .. ENTRIES .. ' ends with the entry ' .. newest .. ', but ' .. LEAD .. ' names ' .. last ..
+		' as the last one: restore the whole prefix')
 end
 
 local entries, size, limit = {}, 0, tonumber(ARGV[4])
