@@ -13,8 +13,8 @@ import (
 )
 
 // load reads and verifies everything.
-func (l *Log) load(want identity) (core.Boot, error) {
-	r := &reader{path: l.path}
+func (l *Log) load(want identity, sealed bool) (core.Boot, error) {
+	r := &reader{path: l.path, sealed: sealed}
 	err := shield(func() error {
 		return l.db.View(func(tx *bbolt.Tx) error {
 			r.tx = tx
@@ -40,10 +40,11 @@ func (l *Log) loadRefusal(err error) error {
 
 // reader collects a boot.
 type reader struct {
-	path  string
-	tx    *bbolt.Tx
-	state state
-	boot  core.Boot
+	path   string
+	sealed bool // a sealed log is read too
+	tx     *bbolt.Tx
+	state  state
+	boot   core.Boot
 }
 
 func (r *reader) read(want identity) error {
@@ -91,10 +92,11 @@ func (r *reader) identity(want identity) error {
 		return r.otherOwner(fmt.Sprintf("it belongs to cluster %q, this is %q", found.cluster, want.cluster))
 	case found.node != want.node:
 		return r.otherOwner(fmt.Sprintf("it belongs to node %d, this is node %d", found.node, want.node))
-	case found.store != want.store:
-		return otherStore(r.path, found.store, want.store)
 	}
-	return nil
+	if err := r.seal(); err != nil || found.store == want.store {
+		return err
+	}
+	return otherStore(r.path, found.store, want.store)
 }
 
 func (r *reader) otherOwner(found string) *Refusal {

@@ -42,6 +42,8 @@ type Options struct {
 	// Store names where the registry is kept, at most MaxStore bytes. Empty or raft:
 	// in this log. A directory of one store is refused for another.
 	Store string
+	// Sealed opens a sealed log too: see Seal.
+	Sealed bool
 }
 
 func (o Options) validate() error {
@@ -133,7 +135,7 @@ func (l *Log) open(o Options) (core.Boot, error) {
 	if l.db, l.file, err = openFile(l.path); err != nil {
 		return core.Boot{}, l.openRefusal(o.Dir, err)
 	}
-	boot, err := l.load(l.id)
+	boot, err := l.load(l.id, o.Sealed)
 	if err != nil {
 		return core.Boot{}, err
 	}

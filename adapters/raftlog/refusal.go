@@ -22,6 +22,7 @@ const (
 	ReasonNewer                        // written by a newer program
 	ReasonDamaged                      // the log lost or changed content
 	ReasonOtherStore                   // the registry of this node was kept elsewhere
+	ReasonSealed                       // the registry moved elsewhere, or is being moved in
 )
 
 // Refusal is why Open did not open a data directory: what it found where, and
