@@ -24,13 +24,10 @@ const (
 // repeats such a transaction, and however late, it takes effect at most once: what it
 // writes makes its own guard fail.
 func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreReply, error) {
-	then, err := s.appendOps(a)
-	if err != nil {
-		return nil, err
-	}
+	then, wrong := s.appendOps(a)
 	cmps := []clientv3.Cmp{s.standsAt(a)}
 	var before *head
-	if !s.knows(a.Lead.Identity) {
+	if wrong != nil || !s.knows(a.Lead.Identity) {
 		// An append on a server that the caller does not mean must not be tried.
 		got, err := s.look(ctx)
 		if err != nil {
@@ -42,6 +39,9 @@ func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreRep
 		if before != nil {
 			if reply := s.judge(a, before); reply != nil {
 				return reply, nil
+			}
+			if wrong != nil {
+				return nil, wrong
 			}
 			cmps = append(s.same(before, nameLead), s.attested(a, before)...)
 		}

@@ -3,8 +3,12 @@ package etcdlog
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/omnirelay/leadership/adapters/storeserver"
 	"github.com/omnirelay/leadership/core"
@@ -33,19 +37,26 @@ func eachEtcd(t *testing.T, test func(t *testing.T, server *storeserver.Server),
 func startEtcd(t *testing.T, o storeserver.Options) *storeserver.Server {
 	t.Helper()
 	o.Kind, o.Dir = storeserver.Etcd, t.TempDir()
-	if o.Binary != "etcd" {
-		path, err := filepath.Abs(o.Binary)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Binary = path
-	}
+	o.Binary = realBinary(t, o.Binary)
 	server, err := storeserver.Start(t.Context(), o)
 	if err != nil {
 		t.Fatalf("%v\n(ci/tools etcd builds the newest, ci/setup installs the system's)", err)
 	}
 	t.Cleanup(server.Kill)
 	return server
+}
+
+// realBinary finds one of binaries wherever the server is started.
+func realBinary(t *testing.T, binary string) string {
+	t.Helper()
+	if !strings.Contains(binary, "/") {
+		return binary
+	}
+	path, err := filepath.Abs(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func options(addresses ...string) Options {
@@ -64,6 +75,17 @@ func open(t *testing.T, o Options) *Store {
 	}
 	t.Cleanup(func() { s.Close() }) //nolint:errcheck // the client was closed by the test itself in some
 	return s
+}
+
+// rawClient is a client of no store.
+func rawClient(t *testing.T, server *storeserver.Server) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Address()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() }) //nolint:errcheck // nothing rests on it
+	return c
 }
 
 // do makes a call that must be answered with status.

@@ -23,7 +23,8 @@ import (
 )
 
 const (
-	openWithin = 5 * time.Second
+	openWithin   = 5 * time.Second
+	statusWithin = 2 * time.Second // what every member is given to say how it is
 	// defaultTimeout is for a call that names none.
 	defaultTimeout = 10 * time.Second
 )
@@ -57,6 +58,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	var err error
 	if s.client, err = dial(ctx, o, &s.trouble); err == nil {
 		if err = s.check(ctx); err == nil {
+			err = s.unfit(ctx)
+		}
+		if err == nil {
 			s.lookout = newLookout(s.client, s.keys.head(nameLead))
 			return s, nil
 		}
