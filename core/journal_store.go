@@ -349,8 +349,8 @@ func (j *storeJournal) setMark(change func(*StoreMark)) {
 
 // appendCall is the append that was not answered yet, or the next one.
 func (j *storeJournal) appendCall() *StoreAppend {
-	if j.attempt != nil && j.attempt.Guard == j.position() {
-		return j.attempt
+	if a := j.attempt; a != nil && a.Guard == j.position() && a.Lead.Identity == j.identity {
+		return a
 	}
 	switch {
 	case j.holding && len(j.queue) > 0:
