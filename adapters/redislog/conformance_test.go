@@ -26,6 +26,12 @@ func TestConformance(t *testing.T) {
 			damage("half a lead record", "lead lacks the field chain", func(k keys) [][]any {
 				return [][]any{{"HDEL", k.lead, "chain"}}
 			}),
+			damage("an entry missing", "entries: found the entry 4 behind 2", func(k keys) [][]any {
+				return [][]any{{"XDEL", k.entries, "3-0"}}
+			}),
+			damage("an entry not ours", "entries: found a value that cannot be decoded", func(k keys) [][]any {
+				return [][]any{{"XDEL", k.entries, "4-0"}, {"XADD", k.entries, "4-1", "entry", "\xff", "size", "1"}}
+			}),
 			damage("a newer schema", "has schema 2", func(k keys) [][]any {
 				return [][]any{{"HSET", k.lead, "schema", digits(2)}}
 			}),

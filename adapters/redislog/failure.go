@@ -39,6 +39,7 @@ var cures = []struct {
 	{"READONLY", true, "the server is a replica: name the primary in the address"},
 	{"MASTERDOWN", true, "the server is a replica: name the primary in the address"},
 	{"NOPERM", true, "the user may not do what the log needs: docs/redis.md has its ACL"},
+	{"ERR The user executing the script", true, "the user may not do what the log needs: docs/redis.md has its ACL"},
 	{"NOAUTH", true, "the server wants a password: set one, and a user name if it has one"},
 	{"WRONGPASS", true, "the server knows no such user and password: correct them"},
 	{"ERR AUTH", true, "the server has no password, or wants a user name: correct them"},

@@ -15,7 +15,7 @@ if newest and newest ~= last then
 end
 
 local entries, size, limit = {}, 0, tonumber(ARGV[4])
-local BATCH = 64
+local BATCH = 16
 start = start .. '-0'
 while start do
 	local batch = redis.call('XRANGE', ENTRIES, start, '+', 'COUNT', BATCH)
