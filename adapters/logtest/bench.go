@@ -17,7 +17,7 @@ const (
 	callTimeout = 15 * time.Second // a call on a server that is well
 	shortCall   = time.Second      // a call that is to fail
 	grace       = 2 * time.Second  // how late an answer may be on a busy machine
-	recovery    = 30 * time.Second // until a store is used again after a fault
+	recovery    = 30 * time.Second // until a store is used again after a fault, or has trimmed
 )
 
 // bench is the place of one case.
@@ -25,6 +25,7 @@ type bench struct {
 	ctx            context.Context
 	cluster, place string
 	seed           uint64
+	patience       time.Duration // how long poll waits
 	logf           func(string, ...any)
 	open           func(ctx context.Context, through bool) (LogStore, error)
 
@@ -253,9 +254,9 @@ func (g *group) end() error {
 	return g.err
 }
 
-// poll looks until it is so, for as long as a recovery may take.
+// poll looks until it is so.
 func (b *bench) poll(what string, is func() (bool, error)) error {
-	for end := time.Now().Add(recovery); ; {
+	for end := time.Now().Add(b.patience); ; {
 		ok, err := is()
 		if ok || err != nil {
 			return err

@@ -1,8 +1,8 @@
 package logtest
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -131,14 +131,13 @@ func connectionCut(b *bench) error {
 	rng := b.rng()
 	var want []string
 	effect := 0
-	for i := range scale(25) {
+	for i := range scale(24) {
 		data := fmt.Sprint(i)
 		a := w.compose(false, []byte(data))
-		b.proxy.Swallow(i%2 == 0) // half of them surely lose the answer
-		going := begin(w.client, &core.StoreCall{Append: a, Timeout: shortCall})
-		time.Sleep(time.Duration(rng.IntN(4000)) * time.Microsecond) // any moment
-		b.proxy.Cut()
-		b.proxy.Clear()
+		going, err := b.cutAround(w, a, near, i%3, time.Duration(rng.IntN(6000))*time.Microsecond)
+		if err != nil {
+			return err
+		}
 		got := <-going
 		if got.err != nil {
 			return got.err
@@ -163,6 +162,33 @@ func connectionCut(b *bench) error {
 	}
 	b.logf("%d of %d appends had taken effect when they were made again", effect, len(want))
 	return holds(near, want...)
+}
+
+// cutAround makes an append and cuts the connection: 0 before it arrives, 1 after it
+// was carried out and before the answer, 2 some time later.
+func (b *bench) cutAround(w *writer, a *core.StoreAppend, near *client, when int, later time.Duration) (<-chan answer, error) {
+	held := b.proxy.Held()
+	switch when {
+	case 0:
+		b.proxy.Hold(true)
+	case 1:
+		b.proxy.Swallow(true)
+	default:
+		b.proxy.Delay(2 * time.Millisecond)
+	}
+	going := begin(w.client, &core.StoreCall{Append: a, Timeout: shortCall})
+	var err error
+	switch when {
+	case 0:
+		err = b.poll("a request on its way", func() (bool, error) { return b.proxy.Held() > held, nil })
+	case 1:
+		err = b.seen(near, string(a.Entries[0].Data))
+	default:
+		time.Sleep(later)
+	}
+	b.proxy.Cut()
+	b.proxy.Clear()
+	return going, err
 }
 
 // lateAppend: an append is held up in the network until its caller has given up and
@@ -483,7 +509,9 @@ func serverFull(b *bench) error {
 // untilFull appends until it fails; whatever is acknowledged counts.
 func (b *bench) untilFull(w *writer) (a *core.StoreAppend, made int, err error) {
 	for ; made < 2000; made++ {
-		a = w.compose(false, bytes.Repeat([]byte("full"), 200_000/4))
+		data := make([]byte, 200_000)
+		_, _ = rand.Read(data) // nothing that could be compressed; it never fails
+		a = w.compose(false, data)
 		r, err := w.call(&core.StoreCall{Append: a, Timeout: 3 * time.Second})
 		switch {
 		case err != nil:

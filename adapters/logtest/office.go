@@ -3,6 +3,7 @@ package logtest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -81,7 +82,7 @@ func orderAndChain(b *bench) error {
 		{}, {Term: 1}, {Term: 1, Last: w.lead.Last - 1}, {Term: 1, Last: w.lead.Last + 1}, {Term: 2, Last: w.lead.Last}, {Last: w.lead.Last},
 	} {
 		a := w.compose(false, []byte("wrong place"))
-		a.Guard = guard
+		a.Guard, a.Lead.Last, a.Entries[0].Index = guard, guard.Last+1, guard.Last+1
 		if err := w.refuse(a); err != nil {
 			return fmt.Errorf("guard %v at %v: %w", guard, w.position(), err)
 		}
@@ -203,23 +204,17 @@ func twoRegistrars(b *bench) error {
 		}
 		rivals[i] = &rival{writer: newWriter(c, core.NodeID(i+1))}
 	}
-	g := newGroup()
-	for i, r := range rivals {
-		rng := b.rng()
-		for range i {
-			rng.Uint64()
+	rng := b.rng()
+	// In bouts, so that none is done before another has begun.
+	for bout := range scale(20) {
+		g := newGroup()
+		for _, r := range rivals {
+			seed := rng.Uint64()
+			g.do(func() error { return r.contend(bout, rand.New(rand.NewPCG(seed, 1))) })
 		}
-		g.do(func() error {
-			for n := 0; n < scale(80) && !g.stopped(); n++ {
-				if err := r.contend(n, rng.IntN(6) == 0, 1+rng.IntN(3)); err != nil {
-					return fmt.Errorf("registrar %d: %w", r.node, err)
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.end(); err != nil {
-		return err
+		if err := g.end(); err != nil {
+			return err
+		}
 	}
 	log, err := wholeLog(rivals[0].client)
 	if err != nil {
@@ -228,17 +223,26 @@ func twoRegistrars(b *bench) error {
 	return judgeRivals(b, log, rivals)
 }
 
-// contend writes as the holder, on what it last saw, or takes the office over.
-func (r *rival) contend(n int, ambitious bool, entries int) error {
-	if r.lead == nil || ambitious || core.NodeID(r.lead.Holder) != r.node {
-		return r.challenge(string(fmt.Appendf(nil, "%d/%d/over", r.node, n)))
+// contend makes a few appends, each on what was last seen: as the holder, or to take
+// the office over.
+func (r *rival) contend(bout int, rng *rand.Rand) error {
+	for i := range 4 {
+		prefix := fmt.Sprintf("%d/%d.%d", r.node, bout, i)
+		var err error
+		if r.lead == nil || core.NodeID(r.lead.Holder) != r.node || rng.IntN(6) == 0 {
+			err = r.challenge(prefix + "/over")
+		} else {
+			var names []string
+			for k := range 1 + rng.IntN(3) {
+				names = append(names, fmt.Sprintf("%s/%d", prefix, k))
+			}
+			_, err = r.offer(false, names...)
+		}
+		if err != nil {
+			return fmt.Errorf("registrar %d: %w", r.node, err)
+		}
 	}
-	var names []string
-	for k := range entries {
-		names = append(names, fmt.Sprintf("%d/%d/%d", r.node, n, k))
-	}
-	_, err := r.offer(false, names...)
-	return err
+	return nil
 }
 
 // challenge takes the office on what was last seen, often too late.

@@ -48,7 +48,7 @@ type Factory struct {
 	// must be found out by Open or by the first call.
 	Damages []Damage
 	// Fill makes the server full, so that writing fails, and returns how to make room
-	// again; that may restart the server.
+	// again; that may restart the server. storeserver's LimitFiles makes a full disk.
 	Fill func(ctx context.Context, s *storeserver.Server) (makeRoom func(context.Context) error, err error)
 	// CannotFill says why there is no Fill.
 	CannotFill string
@@ -163,7 +163,7 @@ func onServer(t *testing.T, f *Factory, server *storeserver.Server, c test, numb
 	defer proxy.Close()
 	b := &bench{
 		cluster: fmt.Sprintf("cluster-%d", number), place: fmt.Sprintf("case%d", number), seed: uint64(number),
-		logf: t.Logf, factory: f, server: server, proxy: proxy, dir: t.TempDir(),
+		patience: recovery, logf: t.Logf, factory: f, server: server, proxy: proxy, dir: t.TempDir(),
 	}
 	b.open = func(ctx context.Context, through bool) (LogStore, error) {
 		return f.Open(ctx, b.site(through))

@@ -81,7 +81,7 @@ func onMemory(t *testing.T, mutate mutation, quiet bool) map[string]error {
 			continue
 		}
 		places := map[string]*memory{}
-		b := &bench{cluster: "memory", place: "p", seed: uint64(i), logf: t.Logf}
+		b := &bench{cluster: "memory", place: "p", seed: uint64(i), patience: 2 * time.Second, logf: t.Logf}
 		if quiet {
 			b.logf = func(string, ...any) {}
 		}

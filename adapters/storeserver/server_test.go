@@ -228,6 +228,28 @@ func TestPauseHoldsEveryProcess(t *testing.T) {
 	}
 }
 
+func TestLimitFilesFillsPostgres(t *testing.T) {
+	s := mustStart(t, Options{Kind: Postgres})
+	grow := func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "CREATE TABLE large AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+		return err
+	}
+	if err := s.LimitFiles(17 << 20); err != nil {
+		t.Fatal(err)
+	}
+	n := postgresNote{s}
+	n.with(t, func(ctx context.Context, c *pgx.Conn) error {
+		if err := grow(ctx, c); err == nil || !strings.Contains(err.Error(), "could not extend file") {
+			t.Errorf("a table grew beyond the limit: %v", err)
+		}
+		return nil
+	})
+	if err := s.LimitFiles(0); err != nil {
+		t.Fatal(err)
+	}
+	n.with(t, grow)
+}
+
 func TestOneServerPerDirectory(t *testing.T) {
 	dir := t.TempDir()
 	s := mustStart(t, Options{Kind: Redis, Dir: dir})
