@@ -18,7 +18,8 @@ const (
 	StoreRedis    = "redis"
 )
 
-var stores = []string{StoreRaft, StoreEtcd, StorePostgres, StoreRedis}
+// Stores are all of them.
+var Stores = []string{StoreRaft, StoreEtcd, StorePostgres, StoreRedis}
 
 // Bounds and defaults of the settings of external stores.
 const (
@@ -106,7 +107,7 @@ func (r *Registry) paths() []*string {
 // believes that it counts.
 func (c *Config) strayBlocks(doc *document, env *environment) (found Problems) {
 	chosen := c.Registry.Store
-	if !slices.Contains(stores, chosen) {
+	if !slices.Contains(Stores, chosen) {
 		return nil // what was meant is not known
 	}
 	for _, field := range sortedFields(reflect.TypeFor[Registry]()) {
@@ -138,7 +139,7 @@ func (c *Config) judgeRegistry(j *judge) {
 	case StoreRedis:
 		r.Redis.judge(j)
 	default:
-		j.oneOf("registry.store", r.Store, stores...)
+		j.oneOf("registry.store", r.Store, Stores...)
 	}
 }
 
@@ -177,7 +178,7 @@ func (j *judge) endpoint(key, text string) string {
 	return u.Scheme
 }
 
-var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
 func (p *Postgres) judge(j *judge) {
 	const key = "registry.postgres"
@@ -185,7 +186,7 @@ func (p *Postgres) judge(j *judge) {
 		j.databaseURL(key+".url", p.URL)
 	}
 	if !schemaName.MatchString(p.Schema) || strings.HasPrefix(p.Schema, "pg_") {
-		j.refuse(key+".schema", fmt.Sprintf("%q is no name of a schema", clip(p.Schema)), "1 to 63 of a-z, 0-9 and '_', beginning with neither a digit nor pg_, are right")
+		j.refuse(key+".schema", fmt.Sprintf("%q is no name of a schema", clip(p.Schema)), "1 to 40 of a-z, 0-9 and '_', beginning with neither a digit nor pg_, are right")
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/omnirelay/leadership/adapters/config"
 	"github.com/omnirelay/leadership/core"
 )
 
@@ -47,8 +50,8 @@ func newDevCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes")
 	cmd.Flags().StringVar(&o.dir, "dir", ".dev", "folder for configurations, certificates, data and logs")
-	cmd.Flags().IntVar(&o.basePort, "base-port", 7400, "node N listens on this plus 10N+1 (http), +2 (grpc) and +3 (peer); 0 picks free ports")
-	cmd.Flags().StringVar(&o.store, "store", "raft", "where the registry is kept: raft")
+	cmd.Flags().IntVar(&o.basePort, "base-port", 7400, "node N listens on this plus 10N+1 (http), +2 (grpc) and +3 (peer), a store's server on this; 0 picks free ports")
+	cmd.Flags().StringVar(&o.store, "store", config.StoreRaft, "where the registry is kept: raft (the nodes themselves), or etcd, postgres or redis, of which a private server is started")
 	return cmd
 }
 
@@ -59,8 +62,8 @@ func (o *devOptions) validate() error {
 	if last := o.basePort + 10*o.nodes + 3; o.basePort < 0 || (o.basePort > 0 && (o.basePort < 1024 || last > 65535)) {
 		return fmt.Errorf("--base-port %d: want 0, or 1024 to %d", o.basePort, 65535-10*o.nodes-3)
 	}
-	if o.store != "raft" {
-		return fmt.Errorf("--store %q: this build keeps the registry in raft only", o.store)
+	if !slices.Contains(config.Stores, o.store) {
+		return fmt.Errorf("--store %q: want one of %s", o.store, strings.Join(config.Stores, ", "))
 	}
 	return nil
 }
@@ -76,7 +79,12 @@ func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
 		return err
 	}
 	defer lock.Close()
-	cluster, err := newDevCluster(o)
+	store, err := startDevStore(ctx, o, o.dir)
+	if err != nil {
+		return err
+	}
+	defer store.stop()
+	cluster, err := newDevCluster(o, store)
 	if err != nil {
 		return err
 	}
@@ -128,5 +136,6 @@ func (c *devCluster) print(out io.Writer) {
 		fmt.Fprintf(w, "%s\t%d\thttps://%s\t%s\t%s\n", n.id, n.pid(), n.http, n.grpc, n.log)
 	}
 	_ = w.Flush()
+	c.store.print(out)
 	fmt.Fprintf(out, "\nready; try: omnirelay mesh leaders status --cluster %s\nCtrl-C stops all\n", c.manifest())
 }

@@ -25,6 +25,7 @@ const devClusterID = "dev"
 // devCluster is the set of processes that leaderd dev runs.
 type devCluster struct {
 	dir   string
+	store *devStore
 	nodes []*devNode
 }
 
@@ -58,12 +59,12 @@ func lockDevFolder(dir string) (*os.File, error) {
 
 // newDevCluster lays out the folder: certificates, one configuration per node. What
 // is there already, data above all, is kept.
-func newDevCluster(o *devOptions) (*devCluster, error) {
+func newDevCluster(o *devOptions, store *devStore) (*devCluster, error) {
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
 		return nil, err
 	}
-	c := &devCluster{dir: dir}
+	c := &devCluster{dir: dir, store: store}
 	if err := os.MkdirAll(filepath.Join(dir, "tls"), 0o700); err != nil {
 		return nil, err
 	}
@@ -160,6 +161,7 @@ func (c *devCluster) configOf(n *devNode) string {
 	for _, p := range c.nodes {
 		fmt.Fprintf(&b, "      - {id: %s, address: %q}\n", p.id, p.peer)
 	}
+	b.WriteString(c.store.registry())
 	b.WriteString("    scopes:\n      - global-control\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
 	return b.String()
 }
@@ -319,6 +321,7 @@ func (c *devCluster) stop(exits <-chan *devNode) error {
 
 type manifest struct {
 	Nodes   []manifestNode            `json:"nodes"`
+	Store   *manifestStore            `json:"store,omitempty"` // absent: raft
 	CA      string                    `json:"ca"`
 	Clients map[string]manifestClient `json:"clients"`
 }
@@ -340,7 +343,7 @@ type manifestClient struct {
 
 // writeManifest tells tools where everything is, whole or not at all.
 func (c *devCluster) writeManifest() error {
-	m := manifest{CA: c.tls("ca.pem"), Clients: map[string]manifestClient{}}
+	m := manifest{Store: c.store.manifest(), CA: c.tls("ca.pem"), Clients: map[string]manifestClient{}}
 	for _, n := range c.nodes {
 		m.Nodes = append(m.Nodes, manifestNode{
 			ID: n.id, PID: n.pid(), HTTP: "https://" + n.http, GRPC: n.grpc, Config: n.config, DataDir: n.data, Log: n.log,

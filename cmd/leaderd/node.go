@@ -26,6 +26,7 @@ type node struct {
 	logger       *slog.Logger
 	certificates *transport.Certificates
 	log          *raftlog.Log
+	store        *lateStore // nil: the registry is kept by raft
 	host         *host.Host
 	peers        *transport.Peers
 	metrics      *telemetry.Metrics
@@ -54,8 +55,13 @@ func newNode(c *config.Config, logger *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Registry.External() {
+		if n.store, err = newLateStore(c, logger); err != nil {
+			return nil, err
+		}
+	}
 	n.metrics = telemetry.NewMetrics(telemetry.Options{
-		Logger: logger, LeaderSeries: c.Metrics.LeaderSeries,
+		Logger: logger, LeaderSeries: c.Metrics.LeaderSeries, Store: c.Registry.External(),
 		View: func(f func(*core.Registry, core.Status)) { n.host.View(f) },
 	})
 	if n.host, err = host.New(n.hostOptions(boot)); err != nil {
@@ -73,6 +79,7 @@ func newNode(c *config.Config, logger *slog.Logger) (_ *node, err error) {
 func (n *node) openLog() (boot core.Boot, err error) {
 	n.log, boot, err = raftlog.Open(raftlog.Options{
 		Dir: n.config.DataDir, ClusterID: n.config.ClusterID, NodeID: config.Peer{ID: n.config.NodeID}.Replica(),
+		Store: n.config.Registry.Store,
 	})
 	return boot, err
 }
@@ -89,6 +96,9 @@ func (n *node) hostOptions(boot core.Boot) host.Options {
 		Send:      func(messages []core.Message) { n.peers.Send(messages) },
 		OnRecords: n.metrics.Observe, OnPersist: n.metrics.Persisted, OnMember: n.remember,
 		OnCommand: n.metrics.Command, OnKeepalive: n.countKeepalive,
+	}
+	if n.store != nil {
+		o.Core.Store, o.Store, o.OnStoreCall = true, n.store, n.metrics.StoreCall
 	}
 	for _, p := range c.Peers {
 		o.Core.Voters = append(o.Core.Voters, p.Replica())
@@ -164,6 +174,9 @@ func (n *node) start() error {
 	n.cancel = cancel
 	n.run(func() error { return n.peerServer.Serve(peers) })
 	n.run(func() error { return n.host.Run(ctx) })
+	if n.store != nil {
+		n.run(func() error { return n.store.run(ctx) })
+	}
 	n.run(func() error { return n.declare(ctx) })
 	n.run(func() error { return n.rememberSessions(ctx) })
 	n.run(func() error {
@@ -218,6 +231,11 @@ func (n *node) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
 		n.metrics.Flush(ctx)
+	}
+	if n.store != nil {
+		if err := n.store.Close(); err != nil {
+			n.logger.Warn("closing the store", "error", err)
+		}
 	}
 	if n.log != nil {
 		if err := n.log.Close(); err != nil {
