@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -61,9 +62,9 @@ func damage(name, want string, commands func(keys) [][]any) logtest.Damage {
 }
 
 // order has the server run commands.
-func order(ctx context.Context, address string, commands ...[]any) error {
+func order(ctx context.Context, address string, commands ...[]any) (err error) {
 	c := redis.NewClient(&redis.Options{Addr: address, Protocol: 2, DisableIdentity: true, MaxRetries: -1})
-	defer c.Close()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	for _, words := range commands {
 		if err := c.Do(ctx, words...).Err(); err != nil {
 			return err

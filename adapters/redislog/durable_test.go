@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,7 +149,7 @@ func appendOnlyFile(t *testing.T, server *storeserver.Server) string {
 // would make it: the replica lags behind, the primary dies, the replica is promoted
 // and takes over the address.
 func TestPromotedReplicaThatLostWrites(t *testing.T) {
-	primary, replica := startServer(t), startServer(t)
+	primary, replica := startServer(t, "--repl-diskless-sync-delay", "0"), startServer(t)
 	link, address := startProxy(t, primary.Address()), startProxy(t, primary.Address())
 	s := openStore(t, testOptions(address.Address()))
 	host, port, _ := strings.Cut(link.Address(), ":")
@@ -255,6 +256,38 @@ func TestFullMemoryLeavesNothingHalfWritten(t *testing.T) {
 	command(t, operator, "CONFIG", "SET", "maxmemory", "0")
 	for _, name := range []string{"beat", "publish", "attest", "checkpoint", "append", "close"} {
 		mustDo(t, s, calls[name])
+	}
+}
+
+// Memory that fills up in the midst of an append does not break it off.
+func TestMemoryFillsUpBetweenAppends(t *testing.T) {
+	server := startServer(t)
+	s := openStore(t, testOptions(server.Address()))
+	identity := identityOf(t, s)
+	operator := admin(t, server.Address())
+	used := factsOf(operator.Info(t.Context(), "memory").Val())["used_memory"]
+	n, err := strconv.Atoi(used)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command(t, operator, "CONFIG", "SET", "maxmemory", n+(4<<20))
+	at := core.Position{}
+	for {
+		c := triple(at, identity)
+		for _, e := range c.Append.Entries {
+			e.Data = make([]byte, 300<<10)
+		}
+		r := do(s, c)
+		if r.Status == core.StoreFailed && at.Last > 0 && strings.Contains(r.Text, "memory is full") {
+			break
+		}
+		if r.Status != core.StoreOK || at.Last > 100 {
+			t.Fatalf("behind %v: status %d %s", at, r.Status, r.Text)
+		}
+		at = positionOf(r)
+	}
+	if got := positionOf(wholeLog(t, s)); got != at {
+		t.Fatalf("the log stands at %v, want %v", got, at)
 	}
 }
 

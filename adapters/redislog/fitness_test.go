@@ -135,7 +135,7 @@ func TestSentinelIsRefusedAndNoticed(t *testing.T) {
 
 // A primary with a replica is fit; a replica is not, nor is a primary that became one.
 func TestReplicaIsRefusedAndNoticed(t *testing.T) {
-	primary, replica := startServer(t), startServer(t)
+	primary, replica := startServer(t, "--repl-diskless-sync-delay", "0"), startServer(t)
 	host, port, _ := strings.Cut(primary.Address(), ":")
 	s, other := openStore(t, testOptions(primary.Address())), openStore(t, testOptions(replica.Address()))
 	command(t, admin(t, replica.Address()), "REPLICAOF", host, port)
