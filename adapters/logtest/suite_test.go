@@ -307,3 +307,5 @@ func TestMutantsAreFound(t *testing.T) {
 		})
 	}
 }
+
+func TestRaftReplicas(t *testing.T) { RaftReplicas(t) }
