@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 //go:embed migrations/*.sql
@@ -62,6 +64,12 @@ func fill(sql, schema string) string {
 	return strings.NewReplacer("@schema@", `"`+schema+`"`, "@name@", schema).Replace(sql)
 }
 
+// IF NOT EXISTS would ask for the right to create one even if it exists.
+const schemaMade = `DO $do$ BEGIN
+  IF to_regnamespace('@schema@') IS NULL THEN CREATE SCHEMA @schema@; END IF;
+END $do$;
+`
+
 const migrationTable = `CREATE TABLE @schema@.migration (
   version     integer PRIMARY KEY,
   name        text NOT NULL,
@@ -93,7 +101,7 @@ func SchemaSQL(schema string, version int) (string, error) {
 	var b strings.Builder
 	b.WriteString("SET LOCAL search_path = @schema@, pg_temp;\n")
 	if version == 0 {
-		b.WriteString("CREATE SCHEMA IF NOT EXISTS @schema@;\n" + migrationTable)
+		b.WriteString(schemaMade + migrationTable)
 	}
 	for _, m := range all[version:] {
 		b.WriteString(m.sql)
@@ -171,9 +179,20 @@ func upgrade(ctx context.Context, tx pgx.Tx, schema string, version int) error {
 	}
 	// Several statements: the simple protocol, on the connection of the transaction.
 	if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-		return fmt.Errorf("cannot migrate schema %s from version %d: %w; run RoleSQL as an administrator and migrate as a member of %s_owner", schema, version, err, schema)
+		return cannotMigrate(err, schema, version)
 	}
 	return tx.Commit(ctx)
+}
+
+func cannotMigrate(err error, schema string, version int) error {
+	var e *pgconn.PgError
+	switch {
+	case !errors.As(err, &e) || !strings.HasPrefix(e.Code, "42"):
+		return fmt.Errorf("cannot migrate schema %s from version %d: %w", schema, version, err)
+	case e.Code == codeForbidden:
+		return unfit("cannot migrate schema %s from version %d: %s: run RoleSQL as an administrator, and migrate as a member of %s_owner", schema, version, e.Message, schema)
+	}
+	return unfit("cannot migrate schema %s from version %d: %s: it holds something else; use a schema of its own", schema, version, e.Message)
 }
 
 // checkServer refuses a server that cannot keep a log. The functions of the schema

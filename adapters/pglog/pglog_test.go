@@ -1,59 +1,67 @@
 package pglog_test
 
 import (
-	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/omnirelay/leadership/adapters/pglog"
-	"github.com/omnirelay/leadership/adapters/storeserver"
 	"github.com/omnirelay/leadership/core"
 )
 
-func start(t *testing.T, args ...string) *storeserver.Server {
-	t.Helper()
-	s, err := storeserver.Start(t.Context(), storeserver.Options{Kind: storeserver.Postgres, Dir: t.TempDir(), Args: args})
-	if err != nil {
-		t.Fatal(err)
+func TestOptionsAreJudgedTogether(t *testing.T) {
+	_, err := pglog.Open(t.Context(), pglog.Options{Schema: "pg_x", TailPoll: time.Hour})
+	for _, want := range []string{"URL has 0 bytes", `Schema is "pg_x"`, "ClusterID has 0 bytes", "TailPoll is 1h0m0s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q in it", err, want)
+		}
 	}
-	t.Cleanup(s.Kill)
-	return s
 }
 
-func opened(t *testing.T, o pglog.Options) *pglog.Store {
-	t.Helper()
-	s, err := pglog.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
-func do(t *testing.T, s *pglog.Store, want core.StoreStatus, c *core.StoreCall) *core.StoreReply {
-	t.Helper()
-	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Second
-	}
-	r := s.Do(context.Background(), c)
-	if r.Status != want {
-		t.Fatalf("%+v: status %d (%s), want %d", c, r.Status, r.Text, want)
-	}
-	return r
-}
-
-func TestOneOffice(t *testing.T) {
+func TestServerOutOfReach(t *testing.T) {
 	server := start(t)
-	s := opened(t, pglog.Options{URL: server.URL(), ClusterID: "one", Migrate: true})
-	r := do(t, s, core.StoreOK, &core.StoreCall{Confirm: &core.StoreConfirm{}})
-	if r.Lead != nil {
-		t.Fatalf("lead %v in an empty store", r.Lead)
+	s := open(t, server)
+	server.Kill()
+	r := try(s, &core.StoreCall{ID: 7, Timeout: time.Second, Confirm: &core.StoreConfirm{}})
+	if r.Status != core.StoreFailed || r.ID != 7 || r.Identity != "" || r.Text == "" {
+		t.Errorf("%+v", r)
 	}
-	t.Log(r.Identity)
-	lead := &core.Lead{Schema: 1, ClusterId: "one", Term: 1, Holder: 1, Last: 1, AppendId: []byte("a"), Identity: r.Identity}
-	call := &core.StoreCall{Append: &core.StoreAppend{Lead: lead, Entries: []*core.StoredEntry{{Index: 1, Term: 1}}}}
-	do(t, s, core.StoreOK, call)
-	do(t, s, core.StoreOK, call)
-	r = do(t, s, core.StoreOK, &core.StoreCall{Fetch: &core.StoreFetch{MaxBytes: 100}})
-	t.Log(r)
+	_, err := pglog.Open(t.Context(), pglog.Options{URL: server.URL(), ClusterID: cluster})
+	if err == nil || unfit(err) {
+		t.Errorf("%v, want an error that may pass", err)
+	}
+	ok(t, server.Restart(t.Context()))
+	until(t, "an answer", func() bool {
+		return try(s, &core.StoreCall{Confirm: &core.StoreConfirm{}}).Status == core.StoreOK
+	})
+}
+
+func TestClosedStoreFails(t *testing.T) {
+	s := open(t, start(t))
+	waiting := make(chan *core.StoreReply)
+	go func() { waiting <- try(s, &core.StoreCall{Fetch: &core.StoreFetch{Wait: 9 * time.Second}}) }()
+	ok(t, s.Close())
+	if r := <-waiting; r.Status != core.StoreFailed {
+		t.Errorf("a fetch that waits: %+v", r)
+	}
+	if r := try(s, &core.StoreCall{Confirm: &core.StoreConfirm{}}); r.Status != core.StoreFailed {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Beats go on for ever in one place: they must not make the table grow.
+func TestBeatsStayInTheirPlace(t *testing.T) {
+	server := start(t)
+	s := open(t, server)
+	r := write(t, s, 1)
+	for range 2000 {
+		do(t, s, core.StoreOK, &core.StoreCall{Confirm: &core.StoreConfirm{Term: r.Lead.Term, Beat: true}})
+	}
+	if beat := confirmed(t, s).Lead.Beat; beat != 2000 {
+		t.Errorf("beat %d, want 2000", beat)
+	}
+	size := value[int64](t, session(t, server.URL()), "SELECT pg_relation_size('leadership.lead')")
+	if size > 10*8192 {
+		t.Errorf("the lead record takes %d bytes after 2000 beats", size)
+	}
 }

@@ -101,7 +101,7 @@ func (p *pool) close() {
 
 // drop ends a connection at once, without a good-bye that could take long.
 func (c *pooled) drop() {
-	c.PgConn().Conn().Close()
+	_ = c.PgConn().Conn().Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = c.Conn.Close(ctx) // it is closed already: frees what pgx holds

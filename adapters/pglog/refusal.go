@@ -19,7 +19,8 @@ const (
 	// CodeNoFence is raised by admit and the trigger when scope or fence is missing.
 	CodeNoFence = "LD004"
 
-	codeReadOnly = "25006"
+	codeReadOnly  = "25006"
+	codeForbidden = "42501" // insufficient privilege
 )
 
 // Refusal is why a database cannot keep this log, and what would be right. Trying
@@ -62,7 +63,7 @@ func judge(err error, schema string) (core.StoreStatus, string) {
 		return core.StoreFailed, e.Message
 	case "42P01", "42883", "3F000", "42703": // no such table, function, schema, column
 		return core.StoreUnfit, fmt.Sprintf("schema %s is missing or of another version (%s): migrate it, or restore it", schema, e.Message)
-	case "42501": // insufficient privilege
+	case codeForbidden:
 		return core.StoreUnfit, fmt.Sprintf("%s: grant the role %s_runtime to this user", e.Message, schema)
 	case "XX001", "XX002": // corrupted data, corrupted index
 		return core.StoreUnfit, fmt.Sprintf("the database is damaged: %s: restore a backup", e.Message)

@@ -80,7 +80,7 @@ func (t *tail) follow(ctx context.Context) error {
 		return err
 	}
 	defer func() { // at once, also when ctx is over
-		conn.PgConn().Conn().Close()
+		_ = conn.PgConn().Conn().Close()
 		_ = conn.Close(ctx)
 	}()
 	// LISTEN is state of a session: behind a pooler it would be left to strangers.

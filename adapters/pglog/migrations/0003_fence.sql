@@ -57,7 +57,8 @@ DECLARE
   column_of     text;
   before        text;
 BEGIN
-  FOREACH argument IN ARRAY TG_ARGV LOOP
+  FOR i IN 0 .. TG_NARGS - 1 LOOP
+    argument := TG_ARGV[i];
     CASE split_part(argument, '=', 1)
       WHEN 'scope' THEN scope := substr(argument, 7);
       WHEN 'scope_column' THEN scope_column := substr(argument, 14);

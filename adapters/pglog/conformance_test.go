@@ -1,0 +1,77 @@
+package pglog_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/omnirelay/leadership/adapters/logtest"
+	"github.com/omnirelay/leadership/adapters/pglog"
+	"github.com/omnirelay/leadership/adapters/storeserver"
+)
+
+// The contract of core/store.go, on a real server.
+func TestContract(t *testing.T) {
+	logtest.Store(t, logtest.Factory{
+		Server: storeserver.Options{Kind: storeserver.Postgres},
+		Open: func(ctx context.Context, at logtest.Site) (logtest.LogStore, error) {
+			return pglog.Open(ctx, pglog.Options{
+				URL: storeserver.PostgresURL(at.Address), Schema: at.Place, ClusterID: at.ClusterID, Migrate: true,
+			})
+		},
+		Damages: []logtest.Damage{
+			damage("a newer layout", `UPDATE %s.lead SET schema = 9`, "use a newer leaderd"),
+			damage("a newer schema", `INSERT INTO %s.migration VALUES (99, 'x', '')`, "use a newer leaderd"),
+			damage("another history", `UPDATE %s.migration SET checksum = '' WHERE version = 1`, "made by another"),
+			damage("no lead record", `DELETE FROM %s.lead`, "the row of lead is gone"),
+			damage("no entries", `DELETE FROM %s.entry`, "lacks entry"),
+		},
+		Fill: fill,
+	})
+}
+
+func damage(name, sql, want string) logtest.Damage {
+	return logtest.Damage{Name: name, Want: want, Do: func(ctx context.Context, at logtest.Site) error {
+		return administer(ctx, storeserver.PostgresURL(at.Address), fmt.Sprintf(sql, at.Place))
+	}}
+}
+
+func administer(ctx context.Context, url, sql string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// fill lets no file of the server grow beyond 20 MiB, as if the disk ended there: more
+// than a segment of its write-ahead log, less than the suite writes.
+func fill(ctx context.Context, s *storeserver.Server) (func(context.Context) error, error) {
+	limit := func(ctx context.Context, bytes string) error {
+		pid := strconv.Itoa(s.PID())
+		owner, err := os.Stat("/proc/" + pid)
+		if err != nil {
+			return err
+		}
+		as := owner.Sys().(*syscall.Stat_t)
+		cmd := exec.CommandContext(ctx, "prlimit", "--pid="+pid, "--fsize="+bytes+":") // the soft limit
+		if os.Geteuid() == 0 {
+			// Root without all its capabilities may not; the server's own user may.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: as.Uid, Gid: as.Gid}}
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("prlimit: %w: %s", err, out)
+		}
+		// It holds for processes that are started from now on.
+		return administer(ctx, s.URL(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
+	}
+	return func(ctx context.Context) error { return limit(ctx, "unlimited") }, limit(ctx, "20971520")
+}
