@@ -50,6 +50,21 @@ const (
 	DivergentElection     // a replica breaks ties by its own id
 	CheckOfFormerOffice   // raft's answer to a check of an office that is over counts
 	LocalRead             // a replica answers a linearizable read at once, from its own copy
+
+	// Of a log in an external store:
+
+	AppendUnguarded    // the store takes a deposed registrar's append
+	AppendChanged      // an append whose answer was lost is repeated with more in it
+	OldConfirmCounts   // a confirmation that was asked for before the receipt counts
+	SupersededBelieved // answers of an old server are believed after attesting another
+	MarkBeforeDurable  // what rests on a mark is shown before the mark is durable
+	MarkForgotten      // the mark is gone after a restart
+	AttestUnseen       // a replica attests a server without having found its mark there
+	AdoptedBySome      // a new server is adopted when not all have attested it
+	GapAccepted        // the chain of what is fetched is not checked
+	PublishedTwice     // the store adds audit records that it has already
+	JumpKeepsFence     // an operator's jump does not raise the fence
+	JumpWithoutWait    // after a jump elections do not wait for members of before
 	numPlants
 )
 
@@ -64,6 +79,9 @@ var names = [numPlants]string{
 	"note-counts-when-applied", "foreign-cancel-counts", "term-of-committer", "forget-unseen-resign",
 	"note-after-cancel", "divergent-election", "check-of-former-office",
 	"local-read",
+
+	"append-unguarded", "append-changed", "old-confirm-counts", "superseded-believed", "mark-before-durable", "mark-forgotten",
+	"attest-unseen", "adopted-by-some", "gap-accepted", "published-twice", "jump-keeps-fence", "jump-without-wait",
 }
 
 func (p Plant) String() string { return names[p] }
