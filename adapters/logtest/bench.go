@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	callTimeout = 15 * time.Second // a call on a server that is well
-	shortCall   = time.Second      // a call that is to fail
-	grace       = 2 * time.Second  // how late an answer may be on a busy machine
-	recovery    = 30 * time.Second // until a store is used again after a fault, or has trimmed
+	callTimeout = 15 * time.Second       // a call on a server that is well
+	shortCall   = 600 * time.Millisecond // a call that is to fail
+	grace       = 2 * time.Second        // how late an answer may be on a busy machine
+	recovery    = 30 * time.Second       // until a store is used again after a fault, or has trimmed
 )
 
 // bench is the place of one case.

@@ -300,7 +300,8 @@ func (c *cluster) agree() (revision uint64, hash [32]byte) {
 	return revision, hash
 }
 
-// do makes a command at a replica and says what came of it.
+// do makes a command at a replica that has seen what is led now, and says what came of
+// it.
 func (c *cluster) do(n *node, id string, s step) string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), settled)
@@ -308,6 +309,11 @@ func (c *cluster) do(n *node, id string, s step) string {
 	if err := n.host.ReadBarrier(ctx); err != nil {
 		c.t.Fatalf("%s: reading what is led: %v", id, err)
 	}
+	return c.command(ctx, n, id, s)
+}
+
+func (c *cluster) command(ctx context.Context, n *node, id string, s step) string {
+	c.t.Helper()
 	command := s(func(scope string) (t core.Token) {
 		n.host.View(func(g *core.Registry, _ core.Status) { t, _ = g.Token(scope) })
 		return t
@@ -341,8 +347,10 @@ func (c *cluster) play() []string {
 // fill grows the log by so many commands.
 func (c *cluster) fill(n *node, name string, count int) {
 	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), settled)
+	defer cancel()
 	for i := range count {
-		c.do(n, fmt.Sprintf("%s/%d", name, i), filler(i))
+		c.command(ctx, n, fmt.Sprintf("%s/%d", name, i), filler(i))
 	}
 }
 

@@ -231,28 +231,34 @@ func registrarCutOff(t *testing.T, c *cluster) {
 	}
 }
 
-// followerBehind: a follower is away while the log is trimmed beyond where it stood;
-// it comes back over a snapshot, with the whole audit chain.
+// followerBehind: a follower is cut off, and another one stopped, while the log is
+// trimmed beyond where they stood; they come back over a snapshot, with the whole
+// audit chain.
 func followerBehind(t *testing.T, c *cluster) {
 	t.Helper()
 	c.play()
 	registrar := c.registrar(c.nodes...)
 	away := c.others(registrar)[0]
-	c.agree()
-	stood, _ := away.state()
-	away.end()
+	stood, _ := c.agree()
+	c.isolate(away, true)
 	c.fill(registrar, "away", 80)
 	c.do(registrar, "away/declare", declareShards(40, 44))
 	c.await("a checkpoint", func() bool { return registrar.status().Checkpoints > 0 })
 	c.trimmedBeyond(stood)
-	away.start()
+	c.isolate(away, false)
 	c.agree()
-	c.trace()
 	if s := away.status(); s.SnapshotInstalls == 0 {
 		t.Errorf("it stood at %d and came back without a snapshot: %+v", stood, s)
 	}
+	away.end()
+	c.fill(registrar, "stopped", 40)
+	stood, _ = registrar.state()
+	away.start()
 	c.fill(away, "back", 3)
-	c.agree()
+	if revision, _ := c.agree(); revision <= stood {
+		t.Errorf("all agree at %d, want more than %d", revision, stood)
+	}
+	c.trace()
 }
 
 // trimmedBeyond waits until a store's log begins behind index.
