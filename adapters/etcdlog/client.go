@@ -3,6 +3,8 @@ package etcdlog
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 )
 
 const (
@@ -24,19 +27,20 @@ const (
 	// A server that comes back is found within this time.
 	reconnectWithin = time.Second
 
-	maxAttempts = 3
+	minAttempts = 3
 	attemptWait = 30 * time.Millisecond // before another attempt
 
 	// maxAnswer is the largest answer taken, above that of the largest page asked for.
 	maxAnswer = 32 << 20 // bytes
 )
 
-// dial makes a client. It does not wait for a connection, but for a token if there
-// is a user.
-func dial(ctx context.Context, o Options, trouble *trouble) (*clientv3.Client, error) {
-	config := clientv3.Config{
-		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
-		DialTimeout:       openWithin,
+// dial makes a client of one of the endpoints. It does not wait for a connection.
+func (s *Store) dial() error {
+	s.login.user, s.login.password = s.options.Username, s.options.Password
+	s.member = rand.IntN(len(s.options.Endpoints)) // the replicas spread over them
+	var err error
+	s.client, err = clientv3.New(clientv3.Config{
+		Endpoints: s.options.Endpoints[s.member : s.member+1], TLS: s.options.TLS,
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: deadAfter,
 		MaxCallRecvMsgSize: maxAnswer,
 		// One attempt: the library would also repeat a write that a server which is
@@ -44,24 +48,29 @@ func dial(ctx context.Context, o Options, trouble *trouble) (*clientv3.Client, e
 		MaxUnaryRetries: 1,
 		Logger:          zap.NewNop(), // what goes wrong is in the replies
 		DialOptions: []grpc.DialOption{
-			grpc.WithChainUnaryInterceptor(trouble.remember),
+			grpc.WithPerRPCCredentials(&s.login),
+			grpc.WithChainUnaryInterceptor(s.trouble.intercept),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectWithin},
 				MinConnectTimeout: deadAfter,
 			}),
 		},
-	}
-	if end, ok := ctx.Deadline(); ok {
-		config.DialTimeout = max(time.Millisecond, min(config.DialTimeout, time.Until(end)))
-	}
-	return clientv3.New(config)
+	})
+	return err
 }
 
 // trouble remembers the latest error below the client library, which replaces it by
 // a bare "deadline exceeded" where it says why no connection could be made.
 type trouble struct{ latest atomic.Pointer[string] }
 
-func (t *trouble) remember(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// unsent is the error of a request that no connection took.
+type unsent struct{ error }
+
+func (u unsent) Unwrap() error { return u.error }
+
+func (t *trouble) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var connection peer.Peer // stays empty if there is none
+	opts = append(slices.Clip(opts), grpc.Peer(&connection), grpc.WaitForReady(false))
 	err := invoke(ctx, method, req, reply, cc, opts...)
 	if err == nil {
 		t.latest.Store(nil)
@@ -69,6 +78,9 @@ func (t *trouble) remember(ctx context.Context, method string, req, reply any, c
 	}
 	text := err.Error()
 	t.latest.Store(&text)
+	if connection.Addr == nil {
+		return unsent{err}
+	}
 	return err
 }
 
@@ -94,46 +106,76 @@ func (s *Store) look(ctx context.Context, ops ...clientv3.Op) (*answer, error) {
 		got, err := s.transact(part, nil, ops)
 		cancel()
 		again := untouched(err) || codeOf(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded)
-		if err == nil || attempt >= maxAttempts || !again || !pause(ctx, attemptWait) {
+		if err == nil || attempt >= s.attempts() || !again || !pause(ctx, attemptWait) {
 			return got, err
 		}
 	}
 }
 
+// attempts is enough to ask every member, if one was asked twice for its token.
+func (s *Store) attempts() int { return max(minAttempts, len(s.options.Endpoints)+1) }
+
 // share bounds an attempt by its part of the time left, when there is another
 // member to ask.
 func (s *Store) share(ctx context.Context, attempt int) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
-	if !ok || len(s.options.Endpoints) == 1 || attempt >= maxAttempts {
+	if !ok || len(s.options.Endpoints) == 1 || attempt >= minAttempts {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, time.Until(end)/time.Duration(maxAttempts-attempt+1))
+	return context.WithTimeout(ctx, time.Until(end)/time.Duration(minAttempts-attempt+1))
 }
 
 // commit writes, if all of cmps hold, then, and reads the head either way, in one
-// transaction. With an error other than one that was turned away at the door its
-// outcome is unknown; it takes effect at most once.
+// transaction. Only what certainly changed nothing is tried again; with any error
+// the outcome is unknown. It takes effect at most once.
 func (s *Store) commit(ctx context.Context, cmps []clientv3.Cmp, then ...clientv3.Op) (*answer, error) {
 	for attempt := 1; ; attempt++ {
 		got, err := s.transact(ctx, cmps, then)
-		if err == nil || attempt >= maxAttempts || !untouched(err) || !pause(ctx, attemptWait) {
+		if err == nil || attempt >= s.attempts() || !untouched(err) || !pause(ctx, attemptWait) {
 			return got, err
 		}
 	}
 }
 
 func (s *Store) transact(ctx context.Context, cmps []clientv3.Cmp, then []clientv3.Op) (*answer, error) {
-	seen := s.revision.Load()
+	seen, token, member := s.revision.Load(), s.login.current(), s.asked()
 	from, to := within(s.keys.heads())
 	head := clientv3.OpGet(from, clientv3.WithRange(to))
-	// A member that has no leader then says so at once, and another is asked.
+	// A member that has no leader then says so at once.
 	txn := s.client.Txn(clientv3.WithRequireLeader(ctx))
 	response, err := txn.If(cmps...).Then(append(slices.Clip(then), head)...).Else(head).Commit()
-	if err != nil {
-		return nil, err
+	switch {
+	case err == nil:
+		s.noteServer(response.Header, seen)
+		return s.read(response)
+	case refusedToken(err):
+		if renewed := s.login.renew(ctx, s.client, token); renewed != nil {
+			return nil, renewed
+		}
+	case codeOf(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) || untouched(err):
+		s.moveOn(member)
 	}
-	s.noteServer(response.Header, seen)
-	return s.read(response)
+	return nil, fmt.Errorf("%s: %w", s.options.Endpoints[member], err)
+}
+
+func (s *Store) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.member
+}
+
+// moveOn asks another member from now on. One is asked at a time, rather than all in
+// turn: one that hangs then costs a call or two, and not every third until its
+// connection is given up.
+func (s *Store) moveOn(from int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.options.Endpoints) == 1 || s.member != from {
+		return
+	}
+	s.member = (from + 1) % len(s.options.Endpoints)
+	s.client.SetEndpoints(s.options.Endpoints[s.member])
+	s.lookout.doubt() // or it would hold on to the connection
 }
 
 // pause waits, and reports whether there is time left.

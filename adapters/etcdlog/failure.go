@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -56,24 +56,28 @@ func (s *Store) explain(err error) string {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Sprintf("etcd's limits are below its defaults (%v): --max-request-bytes must be at least 1572864 and --max-txn-ops 128", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Sprintf("etcd did not answer in time%s", s.trouble.text())
+		return fmt.Sprintf("etcd did not answer in time (%v)%s", err, s.trouble.text())
 	}
 	return "etcd: " + err.Error()
 }
 
-// turnedAway are the answers to a request of which nothing was proposed yet: of a
-// member that has no leader, or is a learner, and of one that did not know the token,
-// which the client has renewed by now.
-var turnedAway = []error{
-	rpctypes.ErrNoLeader, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner),
-	rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrUserEmpty,
+// hint names what may be wrong when no connection was made by TLS: the alert of a
+// server that wants a certificate is lost more often than not.
+func (s *Store) hint(err error) string {
+	if codeOf(err) != codes.Unavailable || !strings.HasPrefix(s.options.Endpoints[0], "https:") {
+		return ""
+	}
+	return "; if etcd listens there: TLS must name the authority of its certificate, and a client certificate if it asks for one"
 }
 
 // untouched reports whether a request that ended with err changed nothing, so that
-// another attempt cannot be a second one.
+// another attempt cannot be a second one: no connection took it, or a member turned
+// it away that has no leader, is a learner, or did not know the token.
 func untouched(err error) bool {
-	return slices.ContainsFunc(turnedAway, func(e error) bool { return errors.Is(err, e) })
+	return errors.As(err, new(unsent)) || refusedToken(err) || errors.Is(err, rpctypes.ErrNoLeader) || errors.Is(err, errLearner)
 }
+
+var errLearner = rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)
 
 func codeOf(err error) codes.Code {
 	var e rpctypes.EtcdError

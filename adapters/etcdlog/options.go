@@ -23,7 +23,7 @@ const (
 // Options say where the log lies and how it is reached.
 type Options struct {
 	// Endpoints are URLs of the cluster's members, http or https, all of one kind;
-	// at least one, at most 16. Calls go to all of them in turn.
+	// at least one, at most 16. One is asked at a time, the next when it fails.
 	Endpoints []string
 	// Prefix starts every key and ends with a slash. Everything below it belongs to
 	// this log alone.

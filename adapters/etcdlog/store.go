@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,12 +35,16 @@ type Store struct {
 	options  Options
 	keys     keys
 	client   *clientv3.Client
+	login    login
 	lookout  *lookout
 	partial  partial
 	log      *slog.Logger
 	trouble  trouble
 	identity atomic.Pointer[string] // of the server that answered last
 	revision atomic.Int64           // the highest seen of that server
+
+	mu     sync.Mutex
+	member int // the endpoint that is asked
 }
 
 // Open connects to etcd and checks that what lies below the prefix is this cluster's
@@ -55,18 +60,19 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
-	if s.client, err = dial(ctx, o, &s.trouble); err == nil {
-		if err = s.check(ctx); err == nil {
-			err = s.unfit(ctx)
-		}
-		if err == nil {
-			s.lookout = newLookout(s.client, s.keys.head(nameLead))
-			return s, nil
-		}
-		s.client.Close() //nolint:errcheck // the error that counts is the one before
+	if err := s.dial(); err != nil {
+		return nil, fmt.Errorf("etcdlog: %v: %w", o.Endpoints, err)
 	}
-	return nil, fmt.Errorf("etcdlog: %v: %s", o.Endpoints, s.explain(err))
+	s.lookout = newLookout(s.client, s.keys.head(nameLead))
+	err := s.check(ctx)
+	if err == nil {
+		err = s.unfit(ctx)
+	}
+	if err != nil {
+		s.client.Close() //nolint:errcheck // the error that counts is the one before
+		return nil, fmt.Errorf("etcdlog: %s%s", s.explain(err), s.hint(err))
+	}
+	return s, nil
 }
 
 // check looks for what is not ours.
