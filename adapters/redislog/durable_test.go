@@ -333,3 +333,29 @@ func TestLostAnswerIsRecognised(t *testing.T) {
 		t.Fatalf("the log ends at %d, want 3", last)
 	}
 }
+
+// A call whose answer was lost is not made again behind the caller's back: that one
+// would be refused although it took effect.
+func TestNothingIsRepeatedUnasked(t *testing.T) {
+	server := startServer(t)
+	network := startProxy(t, server.Address())
+	s := openStore(t, testOptions(network.Address()))
+	record := func(seq uint64) *core.StoreCall {
+		return &core.StoreCall{Timeout: 5 * time.Second, Publish: &core.StorePublish{After: seq - 1, Records: []*core.Record{{Seq: seq}}}}
+	}
+	mustDo(t, s, record(1)) // the server knows the script from here on
+	publish := record(2)
+	network.Swallow(true)
+	answer := make(chan *core.StoreReply)
+	go func() { answer <- do(s, publish) }()
+	operator := admin(t, server.Address())
+	until(t, "the record was published", func() bool { return operator.XLen(t.Context(), s.keys.audit).Val() == 2 })
+	until(t, "the answer was lost", func() bool { return network.Swallowed() > 0 })
+	network.Swallow(false) // cuts the connection
+	if r := <-answer; r.Status != core.StoreFailed {
+		t.Fatalf("status %d %s", r.Status, r.Text)
+	}
+	if r := do(s, publish); r.Status != core.StoreRefused || r.Published != 2 {
+		t.Fatalf("status %d, published %d", r.Status, r.Published)
+	}
+}

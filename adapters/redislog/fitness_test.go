@@ -147,6 +147,47 @@ func TestReplicaIsRefusedAndNoticed(t *testing.T) {
 	mustDo(t, s, appendOf(core.Position{}, 1, identityOf(t, s), nil))
 }
 
+// What was found out about one server says nothing about the next behind the same
+// address, however soon it answers.
+func TestAnotherServerIsLookedAtBeforeItsAnswerCounts(t *testing.T) {
+	sound, careless := startServer(t), startServer(t, "--appendfsync", "everysec")
+	address := startProxy(t, sound.Address())
+	s := openStore(t, testOptions(address.Address()))
+	identityOf(t, s)
+	address.SetTarget(careless.Address())
+	address.Cut()
+	for {
+		r := do(s, &core.StoreCall{Timeout: time.Second, Confirm: &core.StoreConfirm{}})
+		switch {
+		case r.Status == core.StoreFailed: // of a connection that was cut
+			continue
+		case r.Status != core.StoreUnfit || !strings.Contains(r.Text, "appendfsync"):
+			t.Fatalf("status %d %s", r.Status, r.Text)
+		}
+		return
+	}
+}
+
+// A primary that was a replica for a while has the data of the other one, and
+// another identity, although it never restarted.
+func TestPrimaryThatWasAReplicaIsAnother(t *testing.T) {
+	server, other := startServer(t), startServer(t, "--repl-diskless-sync-delay", "0")
+	s := openStore(t, testOptions(server.Address()))
+	before := identityOf(t, s)
+	host, port, _ := strings.Cut(other.Address(), ":")
+	operator := admin(t, server.Address())
+	command(t, operator, "REPLICAOF", host, port)
+	until(t, "it has the data of the other", func() bool {
+		return strings.Contains(operator.Info(t.Context(), "replication").Val(), "master_link_status:up")
+	})
+	command(t, operator, "REPLICAOF", "NO", "ONE")
+	after := await(t, s, core.StoreOK, "").Identity
+	process, _, _ := strings.Cut(before, "/")
+	if after == before || !strings.HasPrefix(after, process) {
+		t.Fatalf("identity %s, before %s", after, before)
+	}
+}
+
 func TestOldServerAndProxiesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		facts  map[string]string

@@ -166,7 +166,7 @@ func (w *workload) replace(at core.Position, published uint64) *core.StoreReplac
 	p := &core.StoreReplace{Guard: core.Position{Term: w.near(at.Term), Last: w.near(at.Last)}, Published: published - min(published, w.rand.Uint64N(8))}
 	last := max(w.base, at.Last-min(at.Last, w.rand.Uint64N(20))+w.rand.Uint64N(10))
 	p.Lead = w.lead(at.Term+1, last)
-	p.Lead.Beat = w.base + w.rand.Uint64N(100)
+	p.Lead.Beat = w.base + w.rand.Uint64N(12)
 	if w.rand.IntN(4) == 0 {
 		p.Lead.Identity = "another"
 	}
