@@ -2,10 +2,10 @@ package pglog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -55,23 +55,41 @@ func administer(ctx context.Context, url, sql string) error {
 // fill lets no file of the server grow beyond 20 MiB, as if the disk ended there: more
 // than a segment of its write-ahead log, less than the suite writes.
 func fill(ctx context.Context, s *storeserver.Server) (func(context.Context) error, error) {
-	limit := func(ctx context.Context, bytes string) error {
-		pid := strconv.Itoa(s.PID())
-		owner, err := os.Stat("/proc/" + pid)
-		if err != nil {
-			return err
-		}
-		as := owner.Sys().(*syscall.Stat_t)
-		cmd := exec.CommandContext(ctx, "prlimit", "--pid="+pid, "--fsize="+bytes+":") // the soft limit
-		if os.Geteuid() == 0 {
-			// Root without all its capabilities may not; the server's own user may.
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: as.Uid, Gid: as.Gid}}
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("prlimit: %w: %s", err, out)
-		}
-		// It holds for processes that are started from now on.
-		return administer(ctx, s.URL(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
+	return func(ctx context.Context) error { return limitFiles(ctx, s, "unlimited") }, limitFiles(ctx, s, "20971520")
+}
+
+// limitFiles sets the limit for the server's first process, of which all later ones
+// have it, and for those that serve clients already.
+func limitFiles(ctx context.Context, s *storeserver.Server, bytes string) error {
+	conn, err := pgx.Connect(ctx, s.URL())
+	if err != nil {
+		return err
 	}
-	return func(ctx context.Context) error { return limit(ctx, "unlimited") }, limit(ctx, "20971520")
+	defer func() { _ = conn.Close(ctx) }()
+	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
+	if err != nil {
+		return err
+	}
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	for _, pid := range append(pids, s.PID()) {
+		err = errors.Join(err, limitProcess(ctx, pid, bytes))
+	}
+	return err
+}
+
+func limitProcess(ctx context.Context, pid int, bytes string) error {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "prlimit", fmt.Sprintf("--pid=%d", pid), "--fsize="+bytes+":") // the soft limit
+	if os.Geteuid() == 0 {
+		// Root without all its capabilities may not; the server's own user may.
+		owner := info.Sys().(*syscall.Stat_t)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("prlimit: %w: %s", err, out)
+	}
+	return nil
 }

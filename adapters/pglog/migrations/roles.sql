@@ -15,3 +15,4 @@ BEGIN
   END LOOP;
 END $do$;
 CREATE SCHEMA IF NOT EXISTS @schema@ AUTHORIZATION @name@_owner;
+GRANT USAGE ON SCHEMA @schema@ TO @name@_runtime, @name@_reader, @name@_app;
