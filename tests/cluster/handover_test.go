@@ -18,50 +18,70 @@ const unledAtMost = 500 * time.Millisecond
 func TestTerminatedNodesHandOver(t *testing.T) {
 	c := harness.New(t, harness.Options{})
 	watch := c.WatchHeld()
-	var recorded, arrived, believed []time.Duration
-	var exits []time.Duration
-	for _, n := range c.Nodes {
-		before := c.AwaitSettled(20 * time.Second)
-		if len(before.LedBy(n.ID)) == 0 {
-			t.Fatalf("%s leads nothing: its end would show nothing", n.ID)
-		}
-		survivors := c.Others(n)
-		source := c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(survivors[0])})
-		harness.Await(t, 5*time.Second, "the stream's snapshot", func() error { return snapshotEnded(source) })
-		registrar := n.IsRegistrar()
-
-		start := time.Now()
-		n.Terminate()
-		if code := n.AwaitExit(15 * time.Second); code != 0 {
-			t.Errorf("%s ended with code %d", n.ID, code)
-		}
-		exits = append(exits, time.Since(start))
-		harness.Await(t, 5*time.Second, n.ID+" succeeded in all its scopes", func() error { return succeeded(survivors, n.ID, before) })
-
-		var gaps []handover
-		harness.Await(t, 5*time.Second, "every successor seen acting", func() (err error) {
-			gaps, err = handovers(watch, source.Events(), n.ID)
-			return err
-		})
-		for _, g := range gaps {
-			recorded, arrived, believed = append(recorded, g.recorded), append(arrived, g.arrived), append(believed, g.believed)
-			if max(g.recorded, g.arrived, g.believed) > unledAtMost {
-				t.Errorf("%s: unled for %v by its events, %v by their arrival, %v by belief", g.scope, g.recorded, g.arrived, g.believed)
-			}
-		}
-		if len(gaps) < len(before.LedBy(n.ID)) {
-			t.Errorf("%d hand-overs of %d scopes of %s", len(gaps), len(before.LedBy(n.ID)), n.ID)
-		}
-		t.Logf("%s handed over %d scopes, registrar: %t, and ended after %v", n.ID, len(gaps), registrar, exits[len(exits)-1].Round(time.Millisecond))
-		source.Close()
-		n.Start()
-	}
+	f := handOverEach(t, c, watch)
 	c.AwaitSettled(20 * time.Second)
 	verifyTrail(t, c, watch)
-	t.Logf("FIGURE hand-over on SIGTERM, unled by occurredAt of the events: %s", distribution(recorded))
-	t.Logf("FIGURE hand-over on SIGTERM, unled by arrival of the events:    %s", distribution(arrived))
-	t.Logf("FIGURE hand-over on SIGTERM, believed by nobody (20 ms polls):  %s", distribution(believed))
-	t.Logf("FIGURE SIGTERM to exit:                                         %s", distribution(exits))
+	f.report(t, harness.Raft)
+}
+
+// handovers are the times scopes were led by nobody while nodes stopped in order:
+// recorded by the events, arrived by their arrival, and believed by the members. elected is
+// from the signal to the arrival of an election, exits from the signal to the exit.
+type handovers struct{ recorded, arrived, believed, elected, exits []time.Duration }
+
+func (f handovers) report(t *testing.T, store string) {
+	t.Logf("FIGURE %s: hand-over on SIGTERM, unled by occurredAt of the events: %s", store, distribution(f.recorded))
+	t.Logf("FIGURE %s: hand-over on SIGTERM, unled by arrival of the events:    %s", store, distribution(f.arrived))
+	t.Logf("FIGURE %s: hand-over on SIGTERM, believed by nobody (20 ms polls):  %s", store, distribution(f.believed))
+	t.Logf("FIGURE %s: SIGTERM to the elections, seen on another node:          %s", store, distribution(f.elected))
+	t.Logf("FIGURE %s: SIGTERM to exit:                                         %s", store, distribution(f.exits))
+}
+
+// handOverEach ends each node by SIGTERM, and starts it again.
+func handOverEach(t *testing.T, c *harness.Cluster, watch *harness.Watch) (f handovers) {
+	for _, n := range c.Nodes {
+		f.add(t, c, n, watch)
+		n.Start()
+	}
+	return f
+}
+
+// add ends one node that leads.
+func (f *handovers) add(t *testing.T, c *harness.Cluster, n *harness.Node, watch *harness.Watch) {
+	before := c.AwaitSettled(20 * time.Second)
+	if len(before.LedBy(n.ID)) == 0 {
+		t.Fatalf("%s leads nothing: its end would show nothing", n.ID)
+	}
+	survivors := c.Others(n)
+	source := c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(survivors[0])})
+	defer source.Close()
+	harness.Await(t, 5*time.Second, "the stream's snapshot", func() error { return snapshotEnded(source) })
+	registrar := n.IsRegistrar()
+
+	start := time.Now()
+	n.Terminate()
+	if code := n.AwaitExit(15 * time.Second); code != 0 {
+		t.Errorf("%s ended with code %d", n.ID, code)
+	}
+	f.exits = append(f.exits, time.Since(start))
+	harness.Await(t, 5*time.Second, n.ID+" succeeded in all its scopes", func() error { return succeeded(survivors, n.ID, before) })
+
+	var gaps []handover
+	harness.Await(t, 5*time.Second, "every successor seen acting", func() (err error) {
+		gaps, err = handoversOf(watch, source.Events(), n.ID)
+		return err
+	})
+	for _, g := range gaps {
+		f.recorded, f.arrived, f.believed = append(f.recorded, g.recorded), append(f.arrived, g.arrived), append(f.believed, g.believed)
+		f.elected = append(f.elected, g.elected.Sub(start))
+		if max(g.recorded, g.arrived, g.believed) > unledAtMost {
+			t.Errorf("%s: unled for %v by its events, %v by their arrival, %v by belief", g.scope, g.recorded, g.arrived, g.believed)
+		}
+	}
+	if len(gaps) < len(before.LedBy(n.ID)) {
+		t.Errorf("%d hand-overs of %d scopes of %s", len(gaps), len(before.LedBy(n.ID)), n.ID)
+	}
+	t.Logf("%s handed over %d scopes, registrar: %t, and ended after %v", n.ID, len(gaps), registrar, f.exits[len(f.exits)-1].Round(time.Millisecond))
 }
 
 func snapshotEnded(s *harness.EventSource) error {
@@ -77,11 +97,12 @@ func snapshotEnded(s *harness.EventSource) error {
 type handover struct {
 	scope                       string
 	recorded, arrived, believed time.Duration
+	elected                     time.Time // when the election arrived
 }
 
-// handovers pairs each end of a leadership of the node that stopped with the
+// handoversOf pairs each end of a leadership of the node that stopped with the
 // election after it.
-func handovers(watch *harness.Watch, events []harness.Arrival, gone string) (gaps []handover, err error) {
+func handoversOf(watch *harness.Watch, events []harness.Arrival, gone string) (gaps []handover, err error) {
 	ends := map[string]harness.Arrival{}
 	for _, a := range events {
 		e := a.Event
@@ -90,7 +111,7 @@ func handovers(watch *harness.Watch, events []harness.Arrival, gone string) (gap
 		case e.LeaderID == gone && harness.EndsLeadership(e.Kind):
 			ends[e.Scope] = a
 		case ended && e.Kind == core.EventElected.String():
-			g := handover{scope: e.Scope, recorded: e.OccurredAt.Sub(end.Event.OccurredAt), arrived: a.At.Sub(end.At)}
+			g := handover{scope: e.Scope, recorded: e.OccurredAt.Sub(end.Event.OccurredAt), arrived: a.At.Sub(end.At), elected: a.At}
 			if g.believed, err = watch.Handover(e.Scope, end.Event.Token.FenceToken, e.Token.FenceToken); err != nil {
 				return nil, err
 			}

@@ -15,6 +15,9 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
+// long asks for the long versions of the stories that run on every store.
+func long() bool { return os.Getenv("LEADERSHIP_CHAOS") != "" }
+
 // distribution summarizes durations for a report.
 func distribution(all []time.Duration) string {
 	if len(all) == 0 {
@@ -72,6 +75,6 @@ func succeededIn(now harness.Leaders, gone string, before harness.Leaders) error
 }
 
 // leadsMost is the node that leads most scopes.
-func leadsMost(c *harness.Cluster, l harness.Leaders) *harness.Node {
-	return slices.MaxFunc(c.Nodes, func(a, b *harness.Node) int { return len(l.LedBy(a.ID)) - len(l.LedBy(b.ID)) })
+func leadsMost(nodes []*harness.Node, l harness.Leaders) *harness.Node {
+	return slices.MaxFunc(nodes, func(a, b *harness.Node) int { return len(l.LedBy(a.ID)) - len(l.LedBy(b.ID)) })
 }

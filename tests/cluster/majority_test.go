@@ -17,15 +17,15 @@ func TestLostMajority(t *testing.T) {
 	c := harness.New(t, harness.Options{})
 	watch := c.WatchHeld()
 	before := c.AwaitSettled(20 * time.Second)
-	survivor := leadsMost(c, before)
+	survivor := leadsMost(c.Nodes, before)
 	down := time.Now()
 	for _, n := range c.Others(survivor) {
 		n.Kill()
 	}
 	harness.Await(t, harness.TTL+500*time.Millisecond, "the survivor giving up its belief", func() error { return holdsNothing(survivor) })
 	t.Logf("%s led %d, and believed nothing %v after the others were killed", survivor.ID, len(before.LedBy(survivor.ID)), time.Since(down).Round(time.Millisecond))
-	harness.Await(t, 5*time.Second, "/readyz with 503 and the reason", func() error { return unready(survivor, "/readyz") })
-	if err := unready(survivor, "/control/leaders"); err != nil {
+	harness.Await(t, 5*time.Second, "/readyz with 503 and the reason", func() error { return unready(survivor, "/readyz", "registrar") })
+	if err := unready(survivor, "/control/leaders", "registrar"); err != nil {
 		t.Error(err)
 	}
 	// Nothing may change by itself: more than a TTL later it is the same.
@@ -67,8 +67,8 @@ func holdsNothing(n *harness.Node) error {
 	return err
 }
 
-// unready returns nil when the path answers 503 with the reason.
-func unready(n *harness.Node, path string) error {
+// unready returns nil when the path answers 503 with a reason that names what lacks.
+func unready(n *harness.Node, path, lacks string) error {
 	a, err := n.Get(path)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func unready(n *harness.Node, path string) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(problem.Detail, "registrar") {
+	if !strings.Contains(problem.Detail, lacks) {
 		return fmt.Errorf("%s %s does not say why: %s", n.ID, path, a.Body)
 	}
 	return nil

@@ -24,6 +24,7 @@ const StartWithin = 30 * time.Second
 // Options settle a cluster.
 type Options struct {
 	Nodes    int    // 0: 3
+	Store    string // one of Stores; empty: raft
 	Settings string // further lines under mesh.leadership, on every node
 }
 
@@ -31,6 +32,7 @@ type Options struct {
 type Cluster struct {
 	Nodes     []*Node
 	Authority *transport.Authority
+	Store     *Store // nil: raft
 
 	t      testing.TB
 	dir    string
@@ -45,7 +47,11 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
-	c := layOut(t, t.TempDir(), o)
+	dir := t.TempDir()
+	store := startStore(t, dir, o.Store)
+	o.Settings += store.settings()
+	c := layOut(t, dir, o)
+	c.Store = store
 	c.client = c.newClient()
 	t.Cleanup(c.showLogs)
 	t.Cleanup(c.killAll)
@@ -161,14 +167,14 @@ func contains(nodes []*Node, n *Node) bool {
 func (c *Cluster) AwaitSettled(within time.Duration) (all Leaders) {
 	c.t.Helper()
 	Await(c.t, within, "every node ready, every scope led, all telling the same", func() (err error) {
-		all, err = c.agreed()
+		all, err = c.Settled()
 		return err
 	})
 	return all
 }
 
-// agreed returns what all nodes tell alike.
-func (c *Cluster) agreed() (Leaders, error) {
+// Settled returns what all nodes tell alike, when all are ready and every scope is led.
+func (c *Cluster) Settled() (Leaders, error) {
 	var first Leaders
 	for i, n := range c.Nodes {
 		if err := n.Ready(); err != nil {
