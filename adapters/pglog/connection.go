@@ -87,8 +87,9 @@ type row struct {
 }
 
 // The settings of a transaction, which end with it. Locks are given up earlier than
-// the whole, so that the caller learns what was waited for.
-const limits = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true)`
+// the whole, so that the caller learns what was waited for. Warnings must come.
+const limits = `SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+	set_config('client_min_messages', 'warning', true)`
 
 // ask runs a statement as one transaction, in one round trip: limits and statement
 // are sent together and commit together. It returns when the commit has been

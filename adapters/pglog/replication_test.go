@@ -120,8 +120,9 @@ func TestFailOverThatLosesWrites(t *testing.T) {
 // make it end on the primary alone, for others to see.
 func TestGivingUpDoesNotCancelTheStandby(t *testing.T) {
 	server := start(t)
-	s := open(t, server)
 	admin := session(t, server.URL())
+	query(t, admin, "ALTER ROLE postgres SET client_min_messages = 'error'")
+	s := open(t, server)
 	r := write(t, s, 1)
 	synchronous(t, server, "nobody")
 	second := next(r)

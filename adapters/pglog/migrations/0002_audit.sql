@@ -120,12 +120,12 @@ BEGIN
     refused := 'the log stands elsewhere';
     RETURN;
   END IF;
-  PERFORM FROM applied FOR NO KEY UPDATE;
   INSERT INTO snapshot (index, term, chain, data)
     VALUES (snapshot_index, snapshot_term, snapshot_chain, snapshot_data) RETURNING id INTO whole;
   UPDATE lead SET present = true, schema = new_schema, cluster_id = cluster, term = new_term, holder = new_holder,
     last = new_last, chain = new_chain, append_id = new_append_id, beat = new_beat, identity = new_identity,
     generation = new_generation, closed = new_closed, snapshot = whole;
+  PERFORM FROM applied FOR NO KEY UPDATE; -- after lead, as log_publish does
   DELETE FROM snapshot s WHERE s.id < whole;
   DELETE FROM entry;
   WITH d AS (DELETE FROM audit a WHERE a.seq > keep_published RETURNING a.scope)
