@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/omnirelay/leadership/core/plant"
 )
 
 // storeJournal is a log in an external store: the pure part of it. It never waits;
@@ -225,7 +227,7 @@ func (j *storeJournal) due(kind int) (at Time, wanted bool) {
 	case callCheckpoint:
 		return now, j.holding && j.r.officeOpen && j.checkpointDue()
 	case callAttest:
-		return now, j.estranged() && j.closing == "" && j.caughtUp() && !slices.Contains(j.attested, j.r.cfg.ID)
+		return now, j.estranged() && j.closing == "" && (j.caughtUp() || j.plants(plant.AttestUnseen)) && !slices.Contains(j.attested, j.r.cfg.ID)
 	case callClose:
 		return now, j.closing != "" && j.lead != nil && j.lead.Closed == ""
 	}
@@ -259,11 +261,11 @@ func (j *storeJournal) estranged() bool { return j.lead != nil && j.lead.Identit
 // everyoneAttested reports whether every replica has found its mark on this server.
 func (j *storeJournal) everyoneAttested() bool {
 	for _, v := range j.r.cfg.Voters {
-		if !slices.Contains(j.attested, v) {
+		if !slices.Contains(j.attested, v) && !j.plants(plant.AdoptedBySome) {
 			return false
 		}
 	}
-	return true
+	return len(j.attested) > 0
 }
 
 func (j *storeJournal) propose(data []byte) error {
@@ -350,7 +352,7 @@ func (j *storeJournal) setMark(change func(*StoreMark)) {
 // appendCall is the append that was not answered yet, or the next one.
 func (j *storeJournal) appendCall() *StoreAppend {
 	if a := j.attempt; a != nil && a.Guard == j.position() && a.Lead.Identity == j.identity {
-		return a
+		return j.plantChanged(a)
 	}
 	switch {
 	case j.holding && len(j.queue) > 0:
@@ -364,10 +366,30 @@ func (j *storeJournal) appendCall() *StoreAppend {
 		j.attempt = j.nextAppend(j.lead.GetTerm()+1, j.r.cfg.ID, [][]byte{nil})
 		j.attempt.Adopt = j.estranged()
 		j.attempt.Voters = slices.Clone(j.r.cfg.Voters)
+		if j.plants(plant.AdoptedBySome) {
+			j.attempt.Voters = slices.Clone(j.attested)
+		}
 	}
 	j.touched = j.r.now
 	return j.attempt
 }
+
+// plantChanged adds to an append whose answer was lost.
+func (j *storeJournal) plantChanged(a *StoreAppend) *StoreAppend {
+	if !j.plants(plant.AppendChanged) || !j.holding || len(j.queue) == 0 {
+		return a
+	}
+	var data [][]byte
+	for _, e := range a.Entries {
+		data = append(data, e.Data)
+	}
+	id := a.Lead.AppendId
+	j.attempt = j.nextAppend(j.term, j.r.cfg.ID, append(data, j.takeQueue()...))
+	j.attempt.Lead.AppendId = id
+	return j.attempt
+}
+
+func (j *storeJournal) plants(p plant.Plant) bool { return j.r.cfg.Plants.Has(p) }
 
 func (j *storeJournal) position() Position {
 	return Position{Term: j.lead.GetTerm(), Last: j.lead.GetLast()}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/omnirelay/leadership/core/plant"
 )
 
 // step takes an answer of the store.
@@ -26,6 +28,8 @@ func (j *storeJournal) step(in *Input) {
 		j.r.Halt(fmt.Errorf("the store must not be used: %s", reply.Text))
 	case reply.Status == StoreFailed:
 		j.failed(kind, reply.Text)
+	case j.superseded(reply) != "":
+		j.failed(kind, j.superseded(reply))
 	case !j.believes(kind, &s, reply):
 		j.failed(kind, "")
 	default:
@@ -33,6 +37,21 @@ func (j *storeJournal) step(in *Input) {
 		j.resolve(&s)
 		j.answered(kind, &s, reply)
 	}
+}
+
+// superseded says why an answer comes from a server that is not to be believed any
+// more: this replica found its entries on another, and promised to believe no other
+// but one that knows of it. Such an answer is none. Empty: it is not superseded.
+func (j *storeJournal) superseded(reply *StoreReply) string {
+	own := j.mark.Identity
+	switch {
+	case own == "" || own == reply.Identity || j.plants(plant.SupersededBelieved):
+	case reply.Lead == nil:
+		return fmt.Sprintf("the server that answers (%s) holds no log", reply.Identity)
+	case reply.Lead.Identity == reply.Identity && reply.Lead.Generation <= j.mark.Generation:
+		return fmt.Sprintf("the server that answers (%s) was superseded: this node found its entries on %s and believes no other", reply.Identity, own)
+	}
+	return ""
 }
 
 // failed makes the call again, or one like it, after a pause.
@@ -80,6 +99,9 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 	case kind == callClose:
 		j.lead = lead // guards the next attempt, if it takes one
 		return true
+	case j.plants(plant.AttestUnseen) && reply.Identity != j.mark.Identity && lead.GetLast() < max(s.end, j.floor.index):
+		j.plantForget()
+		return false
 	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
 		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
 			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation))
@@ -91,20 +113,22 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 
 // trusts reports whether the answer comes from a server that this replica believes.
 func (j *storeJournal) trusts(kind int, reply *StoreReply) bool {
-	own, accepted := j.mark.Identity, reply.Lead.GetIdentity()
 	switch {
-	case own != "" && own != reply.Identity && reply.Lead != nil && accepted == reply.Identity:
-		j.giveUp()
-		j.trouble = fmt.Sprintf("the store answers from a server that was superseded (%s): this node found its entries on %s and believes no other", reply.Identity, own)
-		return false
 	case kind == callFetch || kind == callAttest:
 		return true
-	case reply.Lead != nil && accepted != reply.Identity:
+	case reply.Lead != nil && reply.Lead.Identity != reply.Identity:
 		// Nothing said by a server on which the log was not accepted proves anything.
 		j.giveUp()
 		return false
 	}
 	return true
+}
+
+// plantForget takes what a server holds for all there ever was.
+func (j *storeJournal) plantForget() {
+	j.setMark(func(m *StoreMark) { m.Index, m.Chain, m.NextFence, m.NextSession = 0, nil, 0, 0 })
+	j.floor, j.end, j.read, j.staged, j.restored, j.attempt = place{}, place{}, false, nil, nil, nil
+	j.r.adopt(NewRegistry(j.r.cfg.MaxVersion))
 }
 
 // lost stops this replica's part in the log, and the log for everybody, until an
@@ -230,6 +254,10 @@ func (j *storeJournal) answered(kind int, s *storeSlot, reply *StoreReply) {
 // confirmed takes a proof of the office, and of where the log ended.
 func (j *storeJournal) confirmed(s *storeSlot, reply *StoreReply) {
 	check, reads := j.checkAsked, j.readsAsked
+	if j.plants(plant.OldConfirmCounts) {
+		check, reads = max(check, j.checkWanted), append(reads, j.readsWanted...)
+		j.checkWanted, j.readsWanted = 0, nil
+	}
 	j.checkAsked, j.readsAsked = 0, nil
 	if j.holding && reply.Lead.GetTerm() == j.term {
 		j.provenAt = max(j.provenAt, s.sentAt)
@@ -326,6 +354,10 @@ func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
 		if e.Index <= j.end.index {
 			continue
 		}
+		if j.plants(plant.GapAccepted) {
+			j.stage(e)
+			continue
+		}
 		if e.Index != j.end.index+1 || !bytes.Equal(e.Chain, ChainEntry(j.end.chain, e.Index, e.Term, e.Data)) {
 			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index))
 			return false
@@ -337,6 +369,7 @@ func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
 	}
 	last := reply.Lead.GetLast()
 	switch {
+	case j.plants(plant.GapAccepted):
 	case len(reply.Entries) == 0 && last > j.end.index && s.end <= j.end.index:
 		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index))
 		return false

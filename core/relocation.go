@@ -58,6 +58,10 @@ func (g *Registry) Relocate(m Relocation) []*Record {
 		g.voters = slices.Clone(m.Voters)
 		clear(g.versions)
 	}
+	if m.Ahead > 0 {
+		// A stream may have told of what was lost: it begins anew.
+		g.history.floor = Cursor{Revision: g.revision}
+	}
 	records := g.outcome.Records
 	g.entry, g.command, g.outcome = nil, nil, nil
 	return records

@@ -36,8 +36,12 @@ func (r *Replica) install(g *Registry) {
 	r.status.installs++
 	old := r.registry
 	r.adopt(g)
-	if records, ok := g.History().AfterSeq(old.history.nextSeq-1, MaxHistory); ok {
-		r.out.Records = append(r.out.Records, records...)
+	// By revision, not by number: what this replica had told of entries that a store
+	// lost has numbers that other records have now.
+	for _, rec := range g.History().records {
+		if rec.Revision > old.revision {
+			r.out.Records = append(r.out.Records, rec)
+		}
 	}
 	r.attached.markAll()
 	r.requests.answerKept(&r.out, &g.replies)

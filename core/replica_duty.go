@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
 )
 
 // rebalanceMoves is how many scopes one round of rebalancing moves at most.
@@ -106,7 +107,7 @@ func (r *Replica) form() {
 	if d.formation != formation {
 		d.formation, d.formAt = formation, r.now.Add(max(r.cfg.FormationWindow, r.cfg.Epsilon.Stretch(wait)))
 	}
-	if r.now < d.formAt {
+	if r.now < d.formAt && !(wait > 0 && r.cfg.Plants.Has(plant.JumpWithoutWait)) {
 		return
 	}
 	d.formAt = r.now.Add(r.cfg.ElectionTimeout)

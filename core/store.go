@@ -110,9 +110,11 @@ type StoreFetch struct {
 }
 
 // StorePublish adds audit records behind the newest published one, if Lead.Term is
-// Term and that one's number is After; otherwise it changes nothing and is refused.
-// They are consecutive, and hold every transition up to Revision. A store that
-// keeps tables of current leaders writes them in the same step.
+// Term, that one's number is After, and no record is of a revision above Lead.Last
+// (a server that lost entries must not be told of them); otherwise it changes
+// nothing and is refused. They are consecutive, the first has a number above After,
+// and they hold every transition up to Revision. A store that keeps tables of
+// current leaders writes them in the same step.
 type StorePublish struct {
 	Term     uint64
 	After    uint64

@@ -139,12 +139,20 @@ func (m *StoreModel) first() uint64 {
 }
 
 func (m *StoreModel) publish(r *StoreReply, p *StorePublish) {
-	if m.lead.GetTerm() != p.Term || m.newest() != p.After {
-		r.refuse("another office, or another place in the audit trail")
+	if m.lead.GetTerm() != p.Term || m.newest() != p.After || newestOf(p.Records) > m.lead.GetLast() {
+		r.refuse("another office, another place in the audit trail, or of entries that are not here")
 	} else {
 		m.published = append(m.published, p.Records...)
 	}
 	r.Published = m.newest()
+}
+
+// newestOf is the revision that the last of records is of.
+func newestOf(records []*Record) uint64 {
+	if len(records) == 0 {
+		return 0
+	}
+	return records[len(records)-1].Revision
 }
 
 // newest is the number of the newest published record.

@@ -2092,7 +2092,8 @@ type Lead struct {
 	// The server that this log was accepted on. Without it a server that lost
 	// acknowledged entries in a fail-over would be believed.
 	Identity string `protobuf:"bytes,9,opt,name=identity,proto3" json:"identity,omitempty"`
-	// How often an operator replaced the whole log: after a loss, or in a migration.
+	// Raised whenever an operator replaced the whole log, after a loss or in a
+	// migration: replicas read it anew.
 	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Why nobody may append any more; empty: the log is open.
 	Closed        string `protobuf:"bytes,11,opt,name=closed,proto3" json:"closed,omitempty"`
