@@ -117,7 +117,7 @@ func (w *World) observe(r *replica) {
 	if revision == r.observed {
 		return
 	}
-	for i := r.observed + 1; i <= revision; i++ {
+	for i := max(r.observed+1, w.relocatedAt); i <= revision; i++ {
 		if e := r.entry(i); e != nil {
 			w.checks.agreement.Applied(w.now, r.id, e)
 		}
@@ -134,7 +134,7 @@ func (w *World) observe(r *replica) {
 		live[i] = sessions[i].ID
 	}
 	w.checks.liveOnly.Registry(w.now, r.id, revision, tokens, live)
-	r.client.forget(r.observed+1, revision)
+	r.client.forget(revision)
 	r.observed = revision
 }
 
@@ -187,7 +187,7 @@ func (w *World) sessionOpened(s *core.SessionStatus) {
 // sessionsGivenUp are the sessions whose end the members themselves asked for.
 func (w *World) sessionsGivenUp(from, to uint64) map[core.SessionID]bool {
 	given := map[core.SessionID]bool{}
-	for i := from; i <= to; i++ {
+	for i := max(from, w.relocatedAt); i <= to; i++ {
 		for _, c := range w.checks.chronicle.Commands(i) {
 			given[core.SessionID(c.GetCloseSession().GetSession())] = true
 			given[core.SessionID(c.GetOpenSession().GetReplaces())] = true
@@ -201,7 +201,7 @@ func (w *World) sessionEnded(id core.SessionID, revision uint64, given bool) {
 	if w.checks.bounded != nil {
 		w.checks.bounded.Ended(id)
 	}
-	if given {
+	if given || w.relocated(id) {
 		return
 	}
 	w.stats.Expiries++
@@ -274,7 +274,7 @@ func (w *World) compareBeliefs(scope string) {
 	}
 	leader, led := w.checks.reference.leaders[scope]
 	for _, m := range w.members {
-		if t, ok := m.believes(scope); ok {
+		if t, ok := m.believes(scope); ok && (led || !w.relocated(t.Session)) {
 			w.checks.holder.Observe(w.now, check.Belief{Process: m.processName(), Token: t}, leader, led)
 		}
 	}
@@ -289,7 +289,9 @@ func (w *World) believed(m *member) {
 	for _, h := range m.core.Held(m.now()) {
 		scope := h.Token.Scope
 		leader, led := w.checks.reference.leaders[scope]
-		w.checks.holder.Observe(w.now, check.Belief{Process: m.processName(), Token: h.Token}, leader, led)
+		if led || !w.relocated(h.Token.Session) {
+			w.checks.holder.Observe(w.now, check.Belief{Process: m.processName(), Token: h.Token}, leader, led)
+		}
 		var beliefs []check.Belief
 		for _, o := range w.members {
 			if t, ok := o.believes(scope); ok {
@@ -388,6 +390,7 @@ func (w *World) halted(r *replica, err error) {
 // spun is called when a process does not sleep.
 func (w *World) spun(p *process) {
 	w.checks.violated(check.Violation{Property: check.NoSpinProperty, At: w.now, Text: fmt.Sprintf("%s took %d turns within %v: its deadline stays in the past", p.name, maxTurns, spinWindow)})
+	w.over = true // it would go on for ever, a few microseconds at a time
 }
 
 // panicked is called when a process ended by a panic. Raft panics when it finds

@@ -52,6 +52,10 @@ func (d *disk) Persist(b core.Batch) error {
 		}
 		return errInjected
 	}
+	if b.Mark != nil && d.w.plants.Has(plant.MarkBeforeDurable) {
+		d.plantLateMark(b.Mark)
+		return nil
+	}
 	sync := d.syncMin + time.Duration(d.rng.Int64N(int64(d.syncMax-d.syncMin)+1))
 	d.inFlight = &b
 	d.process.sleep(sync * 3 / 4)
@@ -75,6 +79,16 @@ func (d *disk) crash() {
 		entries := append(slices.Clone(b.Entries[:len(b.Entries)-1]), torn)
 		d.apply(&core.Batch{HardState: b.HardState, Entries: entries})
 	}
+}
+
+// plantLateMark writes a mark long after whoever asked for it goes on.
+func (d *disk) plantLateMark(m *core.StoreMark) {
+	life := d.process.incarnation
+	d.w.after(4*sec, func() {
+		if d.process.up && d.process.incarnation == life {
+			d.mark = m
+		}
+	})
 }
 
 func (d *disk) apply(b *core.Batch) {
@@ -174,6 +188,9 @@ func (d *disk) entry(index uint64) *raftpb.Entry {
 
 // boot is what a starting replica finds.
 func (d *disk) boot() core.Boot {
+	if d.w.plants.Has(plant.MarkForgotten) {
+		d.mark = nil
+	}
 	return core.Boot{
 		HardState: d.hardState, Snapshot: d.snapshot, Entries: slices.Clone(d.entries),
 		AuditedTo: d.auditedTo, LastRecord: d.last, Mark: d.mark,

@@ -66,11 +66,16 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"hand-over":     (*nemesis).handOver,
 
 	// Of the external store:
-	"store-restart":       func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
-	"store-pause":         (*nemesis).pauseStore,
-	"store-slow":          (*nemesis).slowStore,
-	"store-loses":         (*nemesis).loseCalls,
-	"store-fail-over":     func(n *nemesis, _ time.Duration) { n.w.store.failOver(0, 0) },
+	"store-restart":   func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
+	"store-pause":     (*nemesis).pauseStore,
+	"store-slow":      (*nemesis).slowStore,
+	"store-loses":     (*nemesis).loseCalls,
+	"store-fail-over": func(n *nemesis, d time.Duration) { n.w.store.failOver(0, d) },
+	"store-blackout": func(n *nemesis, d time.Duration) {
+		n.w.store.failOver(n.rng.IntN(maxPast), d)
+		n.crashAll(d)
+	},
+	"store-lost-writes":   func(n *nemesis, d time.Duration) { n.w.store.failOver(n.rng.IntN(maxPast), d) },
 	"store-cut":           func(n *nemesis, d time.Duration) { n.cutStore(n.anyReplica(), d) },
 	"store-cut-registrar": func(n *nemesis, d time.Duration) { n.cutStore(n.registrar(), d) },
 	"late-append":         func(n *nemesis, d time.Duration) { n.atAppend = d },

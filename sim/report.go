@@ -47,6 +47,7 @@ type Stats struct {
 	StoreCalls          int
 	StoreRestarts       int
 	StoreFailOvers      int
+	Jumps               int
 	// Failovers are the times for which a scope that had a leader had none, to
 	// within the interval of sampling.
 	Failovers []time.Duration
@@ -99,6 +100,7 @@ func (s *Stats) Add(o *Stats) {
 	s.StoreCalls += o.StoreCalls
 	s.StoreRestarts += o.StoreRestarts
 	s.StoreFailOvers += o.StoreFailOvers
+	s.Jumps += o.Jumps
 	s.Failovers = append(s.Failovers, o.Failovers...)
 }
 
@@ -113,7 +115,7 @@ var causesOfElections = []string{
 
 // Missing names what a swarm over every fault should have met and did not: a
 // simulator that no longer reaches something must not look like a success.
-func (s *Stats) Missing() []string {
+func (s *Stats) Missing(log Log) []string {
 	var missing []string
 	for _, cause := range causesOfElections {
 		if s.Elections[cause] == 0 {
@@ -131,6 +133,14 @@ func (s *Stats) Missing() []string {
 			missing = append(missing, c.name)
 		}
 	}
+	if log == LogCAS {
+		for name, count := range map[string]int{"store restarts": s.StoreRestarts, "store fail-overs": s.StoreFailOvers} {
+			if count == 0 {
+				missing = append(missing, name)
+			}
+		}
+	}
+	slices.Sort(missing)
 	return missing
 }
 

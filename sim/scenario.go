@@ -151,7 +151,7 @@ func Scenarios() []Scenario {
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
 		contestedElections(), lateDecisions(), lateExpiries(), lostCancels(), deposedRegistrar(), stalledReceipts(),
-		storeFaults(), storeRestarts(), storeFailOvers(),
+		storeFaults(), storeRestarts(), storeFailOvers(), storeLostWrites(),
 	}
 }
 
@@ -288,10 +288,10 @@ func storeRestarts() Scenario {
 }
 
 func storeFailOvers() Scenario {
-	s := baseline("store-fail-overs", "another server takes the store over and has everything; all replicas must see for themselves")
+	s := baseline("store-fail-overs", "another server takes the store over and has everything, while the old one still answers: all replicas must see for themselves")
 	s.only = LogCAS
 	s.Faults = []FaultRate{
-		fault("store-fail-over", 7*sec, 0, 0),
+		fault("store-fail-over", 7*sec, 0, 3*sec),
 		fault("store-cut", 6*sec, 300*ms, 3*sec),
 		fault("replica-crash", 6*sec, 100*ms, 3*sec),
 		fault("replica-pause", 8*sec, 100*ms, 3*sec),
@@ -576,6 +576,27 @@ func stalledReceipts() Scenario {
 		fault("registrar-stalls", 1500*ms, 1*sec, 3*sec),
 		fault("member-crash", 700*ms, 0, 0),
 		fault("isolate-member", 1500*ms, 2500*ms, 3500*ms),
+	}
+	return s
+}
+
+func storeLostWrites() Scenario {
+	s := baseline("store-lost-writes", "another server takes the store over and misses writes; the service stops until an operator jumps the fence")
+	s.only = LogCAS
+	s.Duration, s.Quiet = Duration(90*sec), Duration(25*sec)
+	s.Workload.TransferEvery = Duration(sec)
+	s.Faults = []FaultRate{
+		fault("store-lost-writes", 12*sec, 0, 3*sec),
+		fault("store-blackout", 17*sec, 0, 1*sec),
+		fault("store-cut", 7*sec, 300*ms, 3*sec),
+		fault("replica-crash", 6*sec, 100*ms, 3*sec),
+		fault("replica-crash-at-port", 6*sec, 100*ms, 3*sec),
+		fault("isolate-member", 6*sec, 500*ms, 3*sec),
+		fault("resource-restart", 6*sec, 100*ms, 2*sec),
+	}
+	s.varyStore = func(s *Scenario, rng *rand.Rand) {
+		s.Faults = append(s.Faults[:2:2], chosen(s.Faults[2:], rng)...)
+		s.SnapshotEntries = []uint64{10, 10_000}[rng.IntN(2)]
 	}
 	return s
 }

@@ -14,6 +14,7 @@ import (
 type Trial struct {
 	Plant      plant.Plant
 	Properties []check.Property // any of these
+	Log        Log
 	Scenario   string
 	Seeds      int // within which it must be caught
 }
@@ -79,11 +80,11 @@ func (t Trial) run(clean *cleanRuns) TrialResult {
 	for seed := uint64(1); seed <= uint64(t.Seeds) && !result.Caught; seed++ {
 		result.Seed = seed
 		result.Needed++
-		if v := clean.violation(s, seed); v != nil {
+		if v := clean.violation(s, t.Log, seed); v != nil {
 			result.Unclean = v
 			break
 		}
-		r := Run(Options{Seed: seed, Scenario: s, Plants: plant.Of(t.Plant), StopAt: t.Properties})
+		r := Run(Options{Seed: seed, Scenario: s, Log: t.Log, Plants: plant.Of(t.Plant), StopAt: t.Properties})
 		for _, v := range r.Violations {
 			if slices.Contains(t.Properties, v.Property) {
 				result.Caught, result.Violation = true, v
@@ -103,6 +104,7 @@ type cleanRuns struct {
 
 type cleanKey struct {
 	scenario string
+	log      Log
 	seed     uint64
 }
 
@@ -111,9 +113,9 @@ type cleanRun struct {
 	violation *check.Violation
 }
 
-func (c *cleanRuns) violation(s Scenario, seed uint64) *check.Violation {
+func (c *cleanRuns) violation(s Scenario, log Log, seed uint64) *check.Violation {
 	c.mu.Lock()
-	k := cleanKey{s.Name, seed}
+	k := cleanKey{s.Name, log, seed}
 	run := c.runs[k]
 	if run == nil {
 		run = &cleanRun{}
@@ -121,7 +123,7 @@ func (c *cleanRuns) violation(s Scenario, seed uint64) *check.Violation {
 	}
 	c.mu.Unlock()
 	run.once.Do(func() {
-		if r := Run(Options{Seed: seed, Scenario: s}); len(r.Violations) > 0 {
+		if r := Run(Options{Seed: seed, Scenario: s, Log: log}); len(r.Violations) > 0 {
 			run.violation = &r.Violations[0]
 		}
 	})
@@ -130,7 +132,7 @@ func (c *cleanRuns) violation(s Scenario, seed uint64) *check.Violation {
 
 // String tells a result in one line.
 func (r TrialResult) String() string {
-	what := fmt.Sprintf("%-30s %-16s %-20s", r.Trial.Plant, r.Trial.Properties[0], r.Trial.Scenario)
+	what := fmt.Sprintf("%-30s %-16s %-4s %-20s", r.Trial.Plant, r.Trial.Properties[0], r.Trial.Log, r.Trial.Scenario)
 	switch {
 	case r.Unclean != nil:
 		return fmt.Sprintf("%s UNCLEAN  seed %d breaks %s without the plant", what, r.Seed, r.Unclean.Property)

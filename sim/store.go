@@ -32,6 +32,8 @@ type store struct {
 
 	// lossy says that a fail-over lost something that was acknowledged.
 	lossy bool
+	// closedAt is when the operator found the log closed, never: it is open.
+	closedAt, jumpAt int64
 	// trail is what was published, as the audit's readers find it.
 	trail []*core.Record
 }
@@ -61,7 +63,7 @@ type storeVisit struct {
 }
 
 func newStore(w *World, rng *rand.Rand) *store {
-	s := &store{w: w, rng: rng, serveMax: w.scenario.Store.ServeMax.D()}
+	s := &store{w: w, rng: rng, closedAt: never, serveMax: w.scenario.Store.ServeMax.D()}
 	for i := range s.servers {
 		at := w.scenario.Replicas + w.scenario.Members + w.scenario.Resources + i
 		s.servers[i] = &storeServer{s: s, at: endpoint(at)}
@@ -155,7 +157,7 @@ func (v *storeServer) perform(c *storeVisit) {
 	if c.call.Confirm == nil && c.call.Fetch == nil {
 		v.remember()
 	}
-	reply := v.model.Do(v.identity, c.call)
+	reply := v.model.Do(v.identity, s.planted(v, c.call))
 	s.noteCall(v, c, reply)
 	if v.model.Position() != before {
 		v.wakeWaiting()

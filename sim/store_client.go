@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -88,6 +89,7 @@ func (r *replica) taken(inputs []core.Input) {
 		if s := inputs[i].Store; s != nil {
 			if s.Snapshot != nil {
 				r.w.stats.SnapshotInstalls++
+				r.client.forget(s.Snapshot.Index) // what it appended there may have been refused
 			}
 			for _, e := range s.Entries {
 				r.client.tail[e.Index] = e
@@ -108,9 +110,7 @@ func (r *replica) entry(index uint64) *raftpb.Entry {
 	return &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Index: proto.Uint64(e.Index), Term: proto.Uint64(e.Term), Data: e.Data}
 }
 
-// forget drops what the checkers have seen.
-func (c *storeClient) forget(from, to uint64) {
-	for i := from; i <= to; i++ {
-		delete(c.tail, i)
-	}
+// forget drops the entries up to an index.
+func (c *storeClient) forget(to uint64) {
+	maps.DeleteFunc(c.tail, func(i uint64, _ *core.StoredEntry) bool { return i <= to })
 }

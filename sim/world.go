@@ -66,6 +66,7 @@ type World struct {
 
 	network     *network
 	store       *store // nil: the replicas keep the log among themselves
+	relocatedAt uint64 // the revision that the latest jump of an operator led to
 	replicas    []*replica
 	members     []*member
 	resources   []*resource
@@ -184,6 +185,9 @@ func (w *World) begin() {
 	}
 	w.workload.begin()
 	w.nemesis.begin()
+	if w.store != nil {
+		w.store.operator()
+	}
 	w.sample()
 }
 

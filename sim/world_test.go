@@ -23,12 +23,12 @@ func named(t *testing.T, name string) Scenario {
 }
 
 // clean runs seeds of a scenario and fails on any violation.
-func clean(t *testing.T, s Scenario, from, to uint64) Total {
+func clean(t *testing.T, s Scenario, log Log, from, to uint64) Total {
 	t.Helper()
-	swarm := Swarm{Options: Options{Scenario: s}, From: from, To: to, Jobs: 2}
+	swarm := Swarm{Options: Options{Scenario: s, Log: log}, From: from, To: to, Jobs: 2}
 	total := swarm.Run()
 	for _, r := range total.Failed {
-		t.Errorf("%s\n%s", s.Name, Explain(Options{Seed: r.Seed, Scenario: s}))
+		t.Errorf("%s\n%s", s.Name, Explain(Options{Seed: r.Seed, Scenario: s, Log: log}))
 	}
 	return total
 }
@@ -38,8 +38,12 @@ func TestEveryScenarioIsClean(t *testing.T) {
 	if testing.Short() {
 		seeds = 1
 	}
-	for _, s := range Scenarios() {
-		t.Run(s.Name, func(t *testing.T) { clean(t, s, 1, seeds) })
+	for _, log := range []Log{LogRaft, LogCAS} {
+		for _, s := range Scenarios() {
+			if s.On(log) == nil {
+				t.Run(string(log)+"/"+s.Name, func(t *testing.T) { clean(t, s, log, 1, seeds) })
+			}
+		}
 	}
 }
 
@@ -47,20 +51,25 @@ func TestDefaultReachesEverything(t *testing.T) {
 	if testing.Short() {
 		t.Skip("60 seeds")
 	}
-	total := clean(t, named(t, "default"), 101, 160)
-	if missing := total.Stats.Missing(); len(missing) > 0 {
-		t.Errorf("never met: %v", missing)
+	for _, log := range []Log{LogRaft, LogCAS} {
+		total := clean(t, named(t, "default"), log, 101, 160)
+		if missing := total.Stats.Missing(log); len(missing) > 0 {
+			t.Errorf("%s: never met: %v", log, missing)
+		}
 	}
 }
 
 func TestSameSeedSameHash(t *testing.T) {
-	for _, name := range []string{"default", "registrar-churn", "contested-elections"} {
-		hashes, err := Determinism(Options{Scenario: named(t, name)}, 1, 3, 2, 6)
+	for _, o := range []Options{
+		{Scenario: named(t, "default")}, {Scenario: named(t, "registrar-churn")}, {Scenario: named(t, "contested-elections")},
+		{Scenario: named(t, "default"), Log: LogCAS}, {Scenario: named(t, "store-lost-writes"), Log: LogCAS},
+	} {
+		hashes, err := Determinism(o, 1, 3, 2, 6)
 		if err != nil {
 			t.Error(err)
 		}
 		if hashes[1] == hashes[2] {
-			t.Errorf("%s: two seeds have one hash", name)
+			t.Errorf("%s: two seeds have one hash", o.Scenario.Name)
 		}
 	}
 }
@@ -81,8 +90,8 @@ func TestTracingChangesNothing(t *testing.T) {
 
 // Messages are shared between simulated replicas; a real network copies them.
 func TestSharedMessagesAreNotModified(t *testing.T) {
-	for seed := uint64(1); seed <= 3; seed++ {
-		o := Options{Seed: seed, Scenario: named(t, "default")}
+	for seed := uint64(1); seed <= 6; seed++ {
+		o := Options{Seed: seed, Scenario: named(t, "default"), Log: []Log{LogRaft, LogCAS}[seed%2]}
 		shared := Run(o)
 		o.Copy = true
 		if copied := Run(o); copied.Hash != shared.Hash {

@@ -83,6 +83,9 @@ func printStats(w io.Writer, s *sim.Stats) {
 	}
 	fmt.Fprintf(w, "\nexpiries=%d crashes=%d member-crashes=%d cuts=%d offices=%d snapshot-installs=%d stale-effects-refused=%d effects-applied=%d reads=%d\n",
 		s.Expiries, s.Crashes, s.MemberCrashes, s.Cuts, s.Offices, s.SnapshotInstalls, s.StaleEffectsRefused, s.EffectsApplied, s.Reads)
+	if s.StoreCalls > 0 {
+		fmt.Fprintf(w, "store: calls=%d restarts=%d fail-overs=%d jumps=%d\n", s.StoreCalls, s.StoreRestarts, s.StoreFailOvers, s.Jumps)
+	}
 	fmt.Fprintf(w, "failover: p50=%v p99=%v max=%v of %d\n", s.Failover(50), s.Failover(99), s.Failover(100), len(s.Failovers))
 }
 

@@ -3,11 +3,23 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/omnirelay/leadership/sim"
 )
+
+// logsOf names the logs that a scenario can be run over.
+func logsOf(s *sim.Scenario) string {
+	var logs []string
+	for _, log := range []sim.Log{sim.LogRaft, sim.LogCAS} {
+		if s.On(log) == nil {
+			logs = append(logs, string(log))
+		}
+	}
+	return strings.Join(logs, ",")
+}
 
 func newScenariosCommand() *cobra.Command {
 	var show string
@@ -18,7 +30,7 @@ func newScenariosCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if show == "" {
 				for _, s := range sim.Scenarios() {
-					fmt.Fprintf(cmd.OutOrStdout(), "%-17s %s\n", s.Name, s.About)
+					fmt.Fprintf(cmd.OutOrStdout(), "%-19s %-8s %s\n", s.Name, logsOf(&s), s.About)
 				}
 				return nil
 			}

@@ -41,7 +41,7 @@ func listTrials(w io.Writer) {
 		for i, p := range t.Properties {
 			names[i] = string(p)
 		}
-		fmt.Fprintf(w, "%-30s %-31s %-20s within %d seeds\n", t.Plant, strings.Join(names, "|"), t.Scenario, t.Seeds)
+		fmt.Fprintf(w, "%-30s %-31s %-4s %-20s within %d seeds\n", t.Plant, strings.Join(names, "|"), t.Log, t.Scenario, t.Seeds)
 	}
 	listMasked(w)
 }

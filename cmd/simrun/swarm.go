@@ -91,7 +91,7 @@ func worse(w io.Writer, code int, s *sim.Swarm, total *sim.Total, bounds []bound
 	if s.Options.Scenario.Name != "default" {
 		return code
 	}
-	if missing := total.Stats.Missing(); len(missing) > 0 {
+	if missing := total.Stats.Missing(s.Options.Log); len(missing) > 0 {
 		fmt.Fprintln(w, "the swarm never met:", strings.Join(missing, ", "))
 		if code == exitPass {
 			code = exitUnknown

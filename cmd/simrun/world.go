@@ -28,7 +28,7 @@ func (f *worldFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.scenario, "scenario", "", "scenario by name (see simrun scenarios) or a JSON file; default \"default\", or the plant's own")
 	flags.DurationVar(&f.length, "for", 0, "simulated length; default: the scenario's")
-	flags.StringVar(&f.log, "log", "raft", "log under the core: raft, among the replicas, or cas, compare and append in an external store")
+	flags.StringVar(&f.log, "log", "", "log under the core: raft, among the replicas, or cas, compare and append in an external store; default raft, or the plant's own")
 	flags.StringVar(&f.plant, "plant", "", "bug to plant (see simrun selftest --list)")
 	flags.StringVar(&f.report, "report", "", "also print a report: json or junit")
 	flags.StringArrayVar(&f.sla, "sla", nil, "bound on a measured time, like 'failover.p99<3s'; may be repeated")
@@ -37,15 +37,13 @@ func (f *worldFlags) register(cmd *cobra.Command) {
 // options turns the flags into what the simulator takes.
 func (f *worldFlags) options() (sim.Options, []bound, error) {
 	var o sim.Options
-	log, err := sim.ParseLog(f.log)
-	if err != nil {
-		return o, nil, fmt.Errorf("--log: %w", err)
-	}
-	o.Log = log
 	if f.report != "" && f.report != "json" && f.report != "junit" {
 		return o, nil, fmt.Errorf("--report %q: want json or junit", f.report)
 	}
 	if err := f.setPlant(&o); err != nil {
+		return o, nil, err
+	}
+	if err := f.setLog(&o); err != nil {
 		return o, nil, err
 	}
 	if err := f.setScenario(&o); err != nil {
@@ -70,6 +68,20 @@ func (f *worldFlags) setPlant(o *sim.Options) error {
 		if f.scenario == "" {
 			f.scenario = t.Scenario
 		}
+		if f.log == "" {
+			f.log = string(t.Log)
+		}
+	}
+	return nil
+}
+
+func (f *worldFlags) setLog(o *sim.Options) error {
+	if f.log == "" {
+		f.log = string(sim.LogRaft)
+	}
+	var err error
+	if o.Log, err = sim.ParseLog(f.log); err != nil {
+		return fmt.Errorf("--log %q: want raft or cas", f.log)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"maps"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,11 @@ type state struct {
 
 func NewAgreement(report Report, chronicle *Chronicle) *Agreement {
 	return &Agreement{report: report, chronicle: chronicle, states: map[uint64]state{}}
+}
+
+// Relocated tells that what was behind a revision is lost.
+func (c *Agreement) Relocated(kept uint64) {
+	maps.DeleteFunc(c.states, func(revision uint64, _ state) bool { return revision > kept })
 }
 
 // Applied tells that a replica applied an entry.

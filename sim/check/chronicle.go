@@ -2,6 +2,8 @@ package check
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -37,6 +39,18 @@ func (h *Chronicle) enter(e *raftpb.Entry) *raftpb.Entry {
 		}
 	}
 	return nil
+}
+
+// Relocated tells that an operator let the log go on from a revision: what was
+// behind it is lost.
+func (h *Chronicle) Relocated(kept uint64) {
+	maps.DeleteFunc(h.entries, func(i uint64, _ *raftpb.Entry) bool { return i > kept })
+	maps.DeleteFunc(h.decoded, func(i uint64, _ *logpb.Entry) bool { return i > kept })
+	maps.DeleteFunc(h.acked, func(_ string, revision uint64) bool { return revision > kept })
+	for id, at := range h.requests {
+		h.requests[id] = slices.DeleteFunc(at, func(i uint64) bool { return i > kept })
+	}
+	h.records = h.records[:h.RecordsUpTo(kept)]
 }
 
 // Has reports whether some replica applied an entry at index.

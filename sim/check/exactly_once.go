@@ -1,6 +1,8 @@
 package check
 
 import (
+	"maps"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core"
@@ -23,6 +25,12 @@ type effect struct {
 
 func NewExactlyOnce(report Report) *ExactlyOnce {
 	return &ExactlyOnce{report: report, replies: map[string]*core.Result{}, effects: map[effect]core.Cursor{}}
+}
+
+// Relocated tells that what was behind a revision is lost: it may be asked again.
+func (c *ExactlyOnce) Relocated(kept uint64) {
+	maps.DeleteFunc(c.replies, func(_ string, r *core.Result) bool { return r.Revision > kept })
+	maps.DeleteFunc(c.effects, func(_ effect, at core.Cursor) bool { return at.Revision > kept })
 }
 
 // Answered takes a reply. One without a revision never reached the log; one that

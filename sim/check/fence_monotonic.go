@@ -13,6 +13,7 @@ type FenceMonotonic struct {
 	report    Report
 	elections []election // by place
 	byFence   map[uint64]election
+	floor     uint64 // the highest fence of elections that were lost
 }
 
 type election struct {
@@ -23,6 +24,16 @@ type election struct {
 
 func NewFenceMonotonic(report Report) *FenceMonotonic {
 	return &FenceMonotonic{report: report, byFence: map[uint64]election{}}
+}
+
+// Relocated tells that the elections behind a revision are lost. Their fences were
+// given all the same, and every later one is higher.
+func (c *FenceMonotonic) Relocated(kept uint64) {
+	for len(c.elections) > 0 && c.elections[len(c.elections)-1].place.Revision > kept {
+		last := len(c.elections) - 1
+		c.floor = max(c.floor, c.elections[last].fence)
+		c.elections = c.elections[:last]
+	}
 }
 
 // Record takes a record as some replica tells it; the same one may come often.
@@ -42,6 +53,11 @@ func (c *FenceMonotonic) Record(at int64, r *core.Record) {
 }
 
 func (c *FenceMonotonic) insert(at int64, e election) {
+	if e.fence <= c.floor {
+		c.report.scope(FenceMonotonicProperty, at, e.scope, "%s elected at %v under fence %d, not above fence %d, which was given before the fence was jumped",
+			e.scope, e.place, e.fence, c.floor)
+		return
+	}
 	i, _ := slices.BinarySearchFunc(c.elections, e, func(a, b election) int { return a.place.Compare(b.place) })
 	if i > 0 && cmp.Compare(c.elections[i-1].fence, e.fence) >= 0 {
 		c.report.scope(FenceMonotonicProperty, at, e.scope, "%s elected at %v under fence %d, not above fence %d of the election at %v",

@@ -188,6 +188,22 @@ func (c *Linearizable) Check() {
 	c.order("", claims, c.claims, claimedBy)
 }
 
+// Relocated tells that an operator let the log go on from a revision. Everything
+// answered until now has an order of its own; after it, what was kept is as it was
+// and what came later never was.
+func (c *Linearizable) Relocated(kept uint64) {
+	c.Check()
+	c.claims = nil
+	for _, h := range c.scopes {
+		h.observations = nil
+		h.steps = slices.DeleteFunc(h.steps, func(s *step) bool { return s.revision > kept })
+		maps.DeleteFunc(h.byCommand, func(_ string, s *step) bool { return s.revision > kept })
+		if n := len(h.steps); n > 0 {
+			h.steps[n-1].passing = false
+		}
+	}
+}
+
 // operations are the steps and observations as one history.
 func (h *chain) operations() []operation {
 	ops := make([]operation, 0, len(h.steps)+len(h.observations))

@@ -1,0 +1,87 @@
+package sim
+
+import (
+	"errors"
+
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/sim/check"
+)
+
+// operator watches a store that may have lost writes. When the replicas have closed
+// the log, and the server that was superseded is gone, it jumps the fence after a
+// while: the one command that starts the service again.
+func (s *store) operator() {
+	s.w.after(spread(s.rng, 400*ms), s.operator)
+	if s.main().lead().GetClosed() == "" {
+		s.closedAt = never
+		return
+	}
+	if s.closedAt == never {
+		s.closedAt = s.w.now
+		s.jumpAt = s.w.now + s.rng.Int64N(int64(5*sec))
+	}
+	if s.w.now >= s.jumpAt && s.main().up && !s.servers[1-s.primary].up {
+		s.jump()
+	}
+}
+
+// jump is what the operator's command does.
+func (s *store) jump() {
+	v, w := s.main(), s.w
+	kept, now, err := v.jump(core.Relocation{
+		Ahead: core.JumpAhead, LongestTTL: w.scenario.TTL.D(), Actor: "operator", CorrelationID: "jump",
+	})
+	if err != nil {
+		w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: "the operator's jump failed: " + err.Error()})
+		return
+	}
+	w.stats.Jumps++
+	w.tracef("", "the operator jumps the fence: what is kept ends at revision %d, and goes on at %d", kept, now)
+	s.lossy, s.closedAt, v.past = false, never, nil
+	s.cutTrail(v)
+	w.jumped(kept, now)
+}
+
+// jump replaces the log on a server by what it holds, moved on.
+func (v *storeServer) jump(m core.Relocation) (kept, now uint64, err error) {
+	reader := core.NewLogReader()
+	for done := false; !done; {
+		if done, err = reader.Take(v.model.Do(v.identity, &core.StoreCall{Fetch: reader.Next()})); err != nil {
+			return 0, 0, err
+		}
+	}
+	g, lead, identity := reader.Registry()
+	kept = g.Revision()
+	g.Relocate(m)
+	next, snapshot, err := g.StoredLog(lead.Term+1, lead.Generation+1, identity)
+	if err != nil {
+		return 0, 0, err
+	}
+	seq, _ := g.History().Head()
+	call := &core.StoreCall{Replace: &core.StoreReplace{Guard: reader.Position(), Lead: next, Snapshot: snapshot, Published: seq}}
+	if r := v.model.Do(v.identity, call); r.Status != core.StoreOK {
+		return 0, 0, errors.New(r.Text)
+	}
+	return kept, g.Revision(), nil
+}
+
+// jumped tells the checkers what was lost: everything behind a revision, and no more.
+func (w *World) jumped(kept, now uint64) {
+	c := w.checks
+	c.linearizable.Relocated(kept)
+	c.chronicle.Relocated(kept)
+	c.agreement.Relocated(kept)
+	c.exactlyOnce.Relocated(kept)
+	c.fences.Relocated(kept)
+	w.relocatedAt = now
+	// Elections wait until the members of before have stopped.
+	w.health.troubled = w.now + 2*int64(w.scenario.TTL)
+	w.healthChanged()
+}
+
+// relocated reports whether a session is of before an operator's jump. What it
+// leads ended with the jump; that its member may believe on for a while is why
+// elections wait.
+func (w *World) relocated(id core.SessionID) bool {
+	return w.relocatedAt > 0 && uint64(id) < w.relocatedAt&^(core.JumpAhead-1)
+}
