@@ -44,7 +44,11 @@ func (s *Store) confirm(ctx context.Context, c *core.StoreConfirm) (*core.StoreR
 }
 
 func (s *Store) publish(ctx context.Context, p *core.StorePublish) (*core.StoreReply, error) {
-	args := []any{digits(p.Term), digits(p.After), s.options.auditRecords()}
+	var newest uint64
+	if n := len(p.Records); n > 0 {
+		newest = p.Records[n-1].Revision
+	}
+	args := []any{digits(p.Term), digits(p.After), s.options.auditRecords(), digits(newest)}
 	for _, r := range p.Records {
 		value, err := encode(r)
 		if err != nil {

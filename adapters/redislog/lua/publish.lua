@@ -1,5 +1,6 @@
 -- ARGV: the office's term, the newest published number, how many records are kept,
--- then for each record: its id in the stream, itself.
+-- the revision of the newest of these, then for each record: its id in the stream,
+-- itself.
 local function reply(status, text)
 	local full = answer(status, text)
 	full[5] = published()
@@ -9,7 +10,8 @@ end
 if term ~= ARGV[3] or published() ~= ARGV[4] then
 	return reply('refused', 'another office, or another place in the audit trail')
 end
-for i = 6, #ARGV, 2 do
+if ARGV[6] > last then return reply('refused', 'the records are of entries that are not here') end
+for i = 7, #ARGV, 2 do
 	local failure = append(AUDIT, ARGV[i], 'record', ARGV[i + 1])
 	if failure then return failure end
 end
