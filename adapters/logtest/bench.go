@@ -72,9 +72,19 @@ func (b *bench) direct() (*client, error) { return b.client(false) }
 func (b *bench) through() (*client, error) { return b.client(true) }
 
 func (b *bench) client(through bool) (*client, error) {
+	return b.keep(func(ctx context.Context) (LogStore, error) { return b.open(ctx, through) })
+}
+
+// at opens the log at another site.
+func (b *bench) at(site Site) (*client, error) {
+	return b.keep(func(ctx context.Context) (LogStore, error) { return b.factory.Open(ctx, site) })
+}
+
+// keep opens a log that is closed when the case is over.
+func (b *bench) keep(open func(context.Context) (LogStore, error)) (*client, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, callTimeout)
 	defer cancel()
-	s, err := b.open(ctx, through)
+	s, err := open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("opening the log: %w", err)
 	}

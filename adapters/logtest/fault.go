@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/omnirelay/leadership/core"
 )
 
@@ -237,6 +239,52 @@ func lateAppend(b *bench) error {
 		return err
 	}
 	return holds(near, "a", "b", "c", "d")
+}
+
+// lateCalls: everything else that only the office may do is held up as well, until
+// another has taken over. Nothing of it takes effect then.
+func lateCalls(b *bench) error {
+	w, near, err := b.farAndNear()
+	if err != nil {
+		return err
+	}
+	if err := w.write("a", "b"); err != nil {
+		return err
+	}
+	b.proxy.Hold(true)
+	at := w.position()
+	var going []<-chan answer
+	for _, call := range []*core.StoreCall{
+		{Confirm: &core.StoreConfirm{Term: 1, Beat: true}},
+		{Publish: newTrail(w, 1).compose(3)},
+		{Checkpoint: &core.StoreCheckpoint{Term: 1, Snapshot: &core.StoredSnapshot{Index: 3, Term: 1, Chain: w.lead.Chain, Data: []byte("late")}, TrimTo: 3}},
+		{Close: &core.StoreClose{Guard: &at, Reason: "late"}},
+	} {
+		call.Timeout = shortCall
+		going = append(going, begin(w.client, call))
+	}
+	for _, g := range going {
+		if got := <-g; got.err != nil || got.reply.Status != core.StoreFailed {
+			return fmt.Errorf("held up: %+v", got)
+		}
+	}
+	other := newWriter(near, 2)
+	if err := other.takeOver(); err != nil {
+		return err
+	}
+	before := other.lead
+	b.proxy.Clear()
+	if _, err := w.recovered(); err != nil {
+		return err
+	}
+	log, err := wholeLog(near)
+	if err != nil {
+		return err
+	}
+	if !proto.Equal(log.last.Lead, before) || log.snapshot != nil || log.last.Published != 0 {
+		return fmt.Errorf("what came late took effect: lead record\n%v, want\n%v; snapshot of %d, %d published", log.last.Lead, before, log.snapshot.GetIndex(), log.last.Published)
+	}
+	return holds(near, "a", "b")
 }
 
 // heldUp makes an append that is held up in the network, until it is given up.

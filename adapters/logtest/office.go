@@ -220,7 +220,11 @@ func twoRegistrars(b *bench) error {
 	if err != nil {
 		return err
 	}
-	return judgeRivals(b, log, rivals)
+	offices, refused, err := judgeRivals(b, log, rivals)
+	if err == nil && (uint64(offices) != log.term || offices < 2 || refused == 0) {
+		err = fmt.Errorf("%d offices won, the log ends in term %d, %d entries refused: nobody contended", offices, log.term, refused)
+	}
+	return err
 }
 
 // contend makes a few appends, each on what was last seen: as the holder, or to take
@@ -279,9 +283,36 @@ func (r *rival) offer(takeOver bool, names ...string) (*core.StoreReply, error) 
 	return reply, nil
 }
 
-func judgeRivals(b *bench, log *reader, rivals []*rival) error {
-	count := map[string]int{}
-	holders := map[uint64]string{}
+// judgeRivals reads in the log what became of everything that was tried.
+func judgeRivals(b *bench, log *reader, rivals []*rival) (offices, refused int, err error) {
+	count, err := entriesByName(log)
+	if err != nil {
+		return 0, 0, err
+	}
+	acknowledged := 0
+	for _, r := range rivals {
+		offices, acknowledged, refused = offices+r.offices, acknowledged+len(r.acknowledged), refused+len(r.refused)
+		if err := containsInOrder(log.datas(), r.acknowledged); err != nil {
+			return 0, 0, err
+		}
+		for _, name := range r.acknowledged {
+			if count[name] != 1 {
+				return 0, 0, fmt.Errorf("%s was acknowledged and is in the log %d times", name, count[name])
+			}
+		}
+		for _, name := range r.refused {
+			if count[name] != 0 {
+				return 0, 0, fmt.Errorf("%s was refused and is in the log", name)
+			}
+		}
+	}
+	b.logf("%d offices, %d entries acknowledged, %d refused", offices, acknowledged, refused)
+	return offices, refused, nil
+}
+
+// entriesByName counts the entries, those of one term being of one registrar.
+func entriesByName(log *reader) (map[string]int, error) {
+	count, holders := map[string]int{}, map[uint64]string{}
 	for _, e := range log.entries {
 		if len(e.Data) == 0 {
 			continue
@@ -289,29 +320,11 @@ func judgeRivals(b *bench, log *reader, rivals []*rival) error {
 		count[string(e.Data)]++
 		who, _, _ := strings.Cut(string(e.Data), "/")
 		if h := holders[e.Term]; h != "" && h != who {
-			return fmt.Errorf("term %d has entries of registrars %s and %s", e.Term, h, who)
+			return nil, fmt.Errorf("term %d has entries of registrars %s and %s", e.Term, h, who)
 		}
 		holders[e.Term] = who
 	}
-	offices, acknowledged, refused := 0, 0, 0
-	for _, r := range rivals {
-		offices, acknowledged, refused = offices+r.offices, acknowledged+len(r.acknowledged), refused+len(r.refused)
-		for _, name := range r.acknowledged {
-			if count[name] != 1 {
-				return fmt.Errorf("%s was acknowledged and is in the log %d times", name, count[name])
-			}
-		}
-		for _, name := range r.refused {
-			if count[name] != 0 {
-				return fmt.Errorf("%s was refused and is in the log", name)
-			}
-		}
-	}
-	b.logf("%d offices, %d entries acknowledged, %d refused", offices, acknowledged, refused)
-	if uint64(offices) != log.term || offices < 2 || refused == 0 {
-		return fmt.Errorf("%d offices won, the log ends in term %d, %d entries refused: nobody contended", offices, log.term, refused)
-	}
-	return nil
+	return count, nil
 }
 
 // repeatedAppend: an append made again is answered as the first time, and is in the

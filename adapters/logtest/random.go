@@ -76,7 +76,7 @@ func (t *twin) step() error {
 		return t.trimmed()
 	case call.Replace != nil:
 		t.snapshot = call.Replace.Snapshot.Index
-		t.trail.after = min(t.trail.after, call.Replace.Published)
+		t.trail.after = t.model.Do(t.identity, &core.StoreCall{Fetch: &core.StoreFetch{}}).Published
 		return t.trimmed()
 	}
 	return nil
@@ -115,7 +115,7 @@ func (t *twin) next() *core.StoreCall {
 	case n < 72:
 		return &core.StoreCall{Publish: t.publish()}
 	case n < 78:
-		return &core.StoreCall{Trail: &core.StoreTrail{After: uint64(t.rng.IntN(60)), Limit: t.rng.IntN(20) + 1}}
+		return &core.StoreCall{Trail: &core.StoreTrail{After: t.rng.Uint64N(t.trail.after + 5), Limit: t.rng.IntN(20) + 1}}
 	case n < 83:
 		return &core.StoreCall{Checkpoint: t.checkpoint()}
 	case n < 87:
@@ -205,6 +205,15 @@ func (t *twin) publish() *core.StorePublish {
 			rec.Seq--
 		}
 	}
+	if t.odd(8) {
+		p.Revision++
+		p.Records[len(p.Records)-1].Revision++
+	}
+	if t.odd(8) { // behind records that nobody knows any more
+		for _, rec := range p.Records {
+			rec.Seq += 3
+		}
+	}
 	return p
 }
 
@@ -256,6 +265,8 @@ func (t *twin) same(c *core.StoreCall, got, want *core.StoreReply) error {
 		return fmt.Errorf("lead record\n%v, want\n%v", got.Lead, want.Lead)
 	}
 	switch {
+	case c.Publish != nil && got.Published != want.Published:
+		return fmt.Errorf("%d is said to be published, want %d", got.Published, want.Published)
 	case got.Status != core.StoreOK:
 		return nil
 	case c.Trail != nil:

@@ -98,6 +98,7 @@ var tests = []test{
 	{name: "a fetch waits no longer than asked", run: fetchWaits},
 	{name: "beats are seen", run: beatsSeen},
 	{name: "published once and in order", run: publishedOnce},
+	{name: "trail begins late", run: trailBeginsLate},
 	{name: "attest and adopt", run: attestAndAdopt},
 	{name: "close and replace", run: closeAndReplace},
 	{name: "limits", run: limits},
@@ -113,6 +114,7 @@ var tests = []test{
 	{name: "answer lost", run: answerLost, server: true},
 	{name: "connection cut", run: connectionCut, server: true},
 	{name: "late append", run: lateAppend, server: true},
+	{name: "late calls", run: lateCalls, server: true},
 	{name: "slow network", run: slowNetwork, server: true},
 	{name: "server paused", run: serverPaused, server: true},
 	{name: "server killed", run: serverKilled, server: true},
@@ -122,6 +124,7 @@ var tests = []test{
 		}
 		return ""
 	}},
+	{name: "storm", run: storm, server: true},
 	{name: "older copy", run: olderCopy, server: true},
 }
 

@@ -22,39 +22,42 @@ type trail struct {
 
 func newTrail(w *writer, term uint64) *trail { return &trail{writer: w, term: term} }
 
-// compose makes the n next records: elections and losses of a few scopes in turn.
-func (t *trail) compose(n int) *core.StorePublish {
-	p := &core.StorePublish{Term: t.term, After: t.after}
+// compose makes the n next records.
+func (t *trail) compose(n int) *core.StorePublish { return t.composeFrom(t.after+1, n) }
+
+// composeFrom makes n records of the newest entry that the writer knows: elections and
+// losses of a few scopes in turn.
+func (t *trail) composeFrom(first uint64, n int) *core.StorePublish {
+	revision := t.lead.GetLast()
+	p := &core.StorePublish{Term: t.term, After: t.after, Revision: revision}
 	prev := t.hash
 	for i := range uint64(n) {
-		seq := t.after + i + 1
+		seq := first + i
 		hash := sha256.Sum256(fmt.Appendf(nil, "%d of term %d", seq, t.term))
 		kind := uint32(core.EventElected)
 		if seq%3 == 0 {
 			kind = uint32(core.EventLost)
 		}
 		p.Records = append(p.Records, &core.Record{
-			Seq: seq, Revision: seq, Kind: kind, Scope: fmt.Sprintf("shard/logtest/%02d", seq%7), ScopeKind: "shard",
+			Seq: seq, Revision: revision, Ordinal: uint32(i), Kind: kind, Scope: fmt.Sprintf("shard/logtest/%02d", seq%7), ScopeKind: "shard",
 			Labels: map[string]string{"zone": "a"}, MemberId: "m1", Session: 1, Term: seq, Fence: seq,
 			CorrelationId: fmt.Sprintf("c-%d", seq), Actor: "logtest", WallNs: int64(seq), IssuedWallNs: int64(seq),
 			PrevHash: prev, Hash: hash[:],
 		})
-		prev, p.Revision = hash[:], seq
+		prev = hash[:]
 	}
 	return p
 }
 
 // publish makes the n next records known; a refusal is no error.
 func (t *trail) publish(n int) (*core.StoreReply, error) {
-	p := t.trailPublish(n)
+	p := t.compose(n)
 	r, err := t.call(&core.StoreCall{Publish: p})
 	if err == nil && r.Status == core.StoreOK {
 		t.published(p)
 	}
 	return r, err
 }
-
-func (t *trail) trailPublish(n int) *core.StorePublish { return t.compose(n) }
 
 func (t *trail) published(p *core.StorePublish) {
 	last := p.Records[len(p.Records)-1]
@@ -126,7 +129,10 @@ func publishedOnce(b *bench) error {
 	}
 	former := t.compose(1)
 	former.Term = 0
-	for name, p := range map[string]*core.StorePublish{"a gap": gap, "another term": former} {
+	ahead := t.compose(2)
+	ahead.Records[1].Revision++
+	ahead.Revision++
+	for name, p := range map[string]*core.StorePublish{"another place": gap, "another term": former, "of an entry that is not there": ahead} {
 		if _, err := w.want(core.StoreRefused, &core.StoreCall{Publish: p}); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -152,6 +158,38 @@ func publishedOnce(b *bench) error {
 		}
 	}
 	return nil
+}
+
+// trailBeginsLate: what a registrar still knows of the audit trail may begin behind
+// what is published, after a move from a store that keeps the newest records only.
+func trailBeginsLate(b *bench) error {
+	w, err := b.inOffice(1, b.direct)
+	if err != nil {
+		return err
+	}
+	t := newTrail(w, 1)
+	var want []*core.Record
+	for _, begins := range []uint64{5000, 6000} {
+		p := newTrail(w, 1).composeFrom(begins, 3)
+		p.After = t.after
+		if _, err := w.must(&core.StoreCall{Publish: p}); err != nil {
+			return fmt.Errorf("records from %d on, behind %d: %w", begins, t.after, err)
+		}
+		t.published(p)
+		want = append(want, p.Records...)
+	}
+	r, err := w.must(&core.StoreCall{Fetch: &core.StoreFetch{After: w.lead.Last, MaxBytes: 1}})
+	if err != nil {
+		return err
+	}
+	if r.Published != 6002 {
+		return fmt.Errorf("%d is said to be published, want 6002", r.Published)
+	}
+	r, err = w.must(&core.StoreCall{Trail: &core.StoreTrail{After: 10, Limit: 100}})
+	if err == nil {
+		err = sameRecords(r.Records, want)
+	}
+	return err
 }
 
 // attestAndAdopt: a log is adopted on another server only when every voter attested
