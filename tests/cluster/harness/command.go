@@ -1,0 +1,6 @@
+package harness
+
+import "os/exec"
+
+// Leaderd is a command of the leaderd under test, to be run with Start.
+func Leaderd(args ...string) *exec.Cmd { return exec.Command(leaderd(), args...) }
