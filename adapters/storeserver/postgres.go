@@ -89,6 +89,9 @@ func (p *postgresServer) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := p.takeKey(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(p.data(), "PG_VERSION")); err == nil {
 		return nil
 	}
@@ -105,6 +108,47 @@ func (p *postgresServer) prepare(ctx context.Context) error {
 	return nil
 }
 
+func (p *postgresServer) file(name string) string { return filepath.Join(p.options.Dir, name) }
+
+// takeKey copies what TLS needs to where the server's user may read it: it takes no
+// key that others may read, nor one of another user.
+func (p *postgresServer) takeKey() error {
+	t := p.options.TLS
+	if t == nil {
+		return nil
+	}
+	files := map[string]string{"server.crt": t.Cert, "server.key": t.Key}
+	if t.ClientCA != "" {
+		files["client-ca.crt"] = t.ClientCA
+	}
+	for name, from := range files {
+		data, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(p.file(name), data, 0o600)
+		}
+		if err == nil && p.user != nil {
+			err = os.Chown(p.file(name), int(p.user.Uid), int(p.user.Gid))
+		}
+		if err != nil {
+			return fmt.Errorf("storeserver: %w", err)
+		}
+	}
+	return p.demandCertificates()
+}
+
+// demandCertificates has clients over TLS show a certificate. Without TLS, loopback is
+// still enough: so we ask whether the server answers.
+func (p *postgresServer) demandCertificates() error {
+	if p.options.TLS.ClientCA == "" {
+		return nil
+	}
+	rules := "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\nhostnossl all all 127.0.0.1/32 trust\n"
+	if err := os.WriteFile(p.file("pg_hba.conf"), []byte(rules), 0o644); err != nil {
+		return fmt.Errorf("storeserver: %w", err)
+	}
+	return nil
+}
+
 // No Unix socket: its path may be no longer than 107 bytes, and tests' are.
 func (p *postgresServer) command() command {
 	args := []string{"-D", p.data(), "-p", strconv.Itoa(p.options.Port), "-h", "127.0.0.1", "-k", ""}
@@ -115,9 +159,9 @@ func (p *postgresServer) command() command {
 		args = append(args, "-c", setting)
 	}
 	if t := p.options.TLS; t != nil {
-		args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+t.Cert, "-c", "ssl_key_file="+t.Key)
+		args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+p.file("server.crt"), "-c", "ssl_key_file="+p.file("server.key"))
 		if t.ClientCA != "" {
-			args = append(args, "-c", "ssl_ca_file="+t.ClientCA)
+			args = append(args, "-c", "ssl_ca_file="+p.file("client-ca.crt"), "-c", "hba_file="+p.file("pg_hba.conf"))
 		}
 	}
 	// SIGINT ends sessions and shuts down in order; SIGTERM would wait for clients.

@@ -52,7 +52,8 @@ type Options struct {
 	Args []string
 	// Port is the TCP port on 127.0.0.1; 0: a free one.
 	Port int
-	// TLS makes the server speak TLS to clients; nil: plain TCP.
+	// TLS makes the server speak TLS to clients, PostgreSQL beside plain TCP; nil:
+	// plain TCP.
 	TLS *TLS
 	// Log receives what the server prints. nil: nobody; an error holds the end of it.
 	Log io.Writer
