@@ -77,8 +77,11 @@ func (l *benchLog) Persist(b Batch) error {
 			l.boot.Entries = l.boot.Entries[1:]
 		}
 	}
-	if b.Mark != nil {
-		l.boot.Mark = b.Mark
+	if m, had := b.Mark, l.boot.Mark; m != nil {
+		if had != nil && (m.Generation < had.Generation || m.Generation == had.Generation && (m.Index < had.Index || m.Term < had.Term) || m.NextFence < had.NextFence) {
+			return fmt.Errorf("the mark goes back from %v to %v", had, m)
+		}
+		l.boot.Mark = m
 	}
 	if b.AuditedTo != 0 {
 		l.boot.AuditedTo = b.AuditedTo

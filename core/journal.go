@@ -36,6 +36,9 @@ type journal interface {
 	// notReady says why this copy cannot be vouched for; empty: it can.
 	notReady() string
 	committed() uint64
+	// doubtful reports whether this copy may hold what the log has lost: nothing is
+	// answered from it then.
+	doubtful() bool
 }
 
 // logEntry is one committed entry of the log.

@@ -205,6 +205,8 @@ func (j *raftJournal) officeEnded() {
 
 func (j *raftJournal) propose(data []byte) error { return j.node.Propose(data) }
 
+func (j *raftJournal) doubtful() bool { return false }
+
 func (j *raftJournal) committed() uint64 { return j.commit }
 
 func (j *raftJournal) notReady() string {

@@ -283,6 +283,10 @@ func (j *storeJournal) propose(data []byte) error {
 	return nil
 }
 
+func (j *storeJournal) doubtful() bool {
+	return j.closing != "" || (!j.read && j.r.registry.Revision() > 0)
+}
+
 func (j *storeJournal) confirmOffice(check uint64) { j.checkWanted = check }
 
 func (j *storeJournal) confirmRead(id uint64) { j.readsWanted = append(j.readsWanted, id) }
@@ -475,7 +479,7 @@ func (j *storeJournal) ready(rd *Ready) {
 	rd.Calls, j.calls = j.calls, nil
 	if len(j.staged) > 0 || j.restored != nil || j.dirty {
 		j.setMark(func(m *StoreMark) {
-			m.Generation = j.lead.GetGeneration()
+			m.Generation = max(m.Generation, j.lead.GetGeneration())
 			if j.verified {
 				m.Index, m.Chain = j.end.index, j.end.chain
 			}

@@ -123,6 +123,10 @@ func (r *Replica) receiveCommand(conn ConnID, c *logpb.Command) {
 
 // sendViews tells attached members what changed for them.
 func (r *Replica) sendViews() {
+	if r.journal.doubtful() {
+		clear(r.attached.pending) // all are looked at again when the log was read anew
+		return
+	}
 	for _, id := range sortedKeys(r.attached.pending) {
 		at := r.attached.bySession[id]
 		if at == nil {

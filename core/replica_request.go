@@ -83,7 +83,7 @@ func (r *Replica) accept(c *logpb.Command, w waiter) {
 		r.reply(w, c.RequestId, errorResult(err))
 		return
 	}
-	if kept := r.registry.replies.lookup(c.RequestId, c.Base); kept != nil && !r.cfg.Plants.Has(plant.ReplyCacheLost) {
+	if kept := r.registry.replies.lookup(c.RequestId, c.Base); kept != nil && !r.journal.doubtful() && !r.cfg.Plants.Has(plant.ReplyCacheLost) {
 		r.reply(w, c.RequestId, kept)
 		return
 	}
