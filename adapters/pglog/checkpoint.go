@@ -13,7 +13,7 @@ const trimPiece = 1_000
 // then trims. Only the second step takes the lock that appends take.
 func (s *Store) checkpoint(ctx context.Context, c *core.StoreCheckpoint) (*core.StoreReply, error) {
 	snap := c.Snapshot
-	args := []any{int64(c.Term), int64(snap.Index), int64(snap.Term), full(snap.Chain), full(snap.Data)}
+	args := []any{int64(c.Term), int64(snap.GetIndex()), int64(snap.GetTerm()), full(snap.GetChain()), full(snap.GetData())}
 	var uploaded int64
 	r, err := s.call(ctx, "log_upload", args, ", a.uploaded", &uploaded)
 	if err != nil || r.Status != core.StoreOK {

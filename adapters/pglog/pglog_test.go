@@ -61,7 +61,7 @@ func TestBeatsStayInTheirPlace(t *testing.T) {
 		t.Errorf("beat %d, want 2000", beat)
 	}
 	size := value[int64](t, session(t, server.URL()), "SELECT pg_relation_size('leadership.lead')")
-	if size > 10*8192 {
+	if size > 2*8192 {
 		t.Errorf("the lead record takes %d bytes after 2000 beats", size)
 	}
 }

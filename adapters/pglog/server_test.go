@@ -20,12 +20,12 @@ import (
 const cluster = "one"
 
 // start runs a private server with further settings, name=value.
-func start(t *testing.T, settings ...string) *storeserver.Server {
+func start(t testing.TB, settings ...string) *storeserver.Server {
 	t.Helper()
 	return startIn(t, t.TempDir(), 0, settings...)
 }
 
-func startIn(t *testing.T, dir string, port int, settings ...string) *storeserver.Server {
+func startIn(t testing.TB, dir string, port int, settings ...string) *storeserver.Server {
 	t.Helper()
 	var args []string
 	for _, s := range settings {
@@ -61,12 +61,12 @@ func standbyOf(t *testing.T, primary *storeserver.Server) *storeserver.Server {
 }
 
 // open opens the log as the superuser, and makes the schema.
-func open(t *testing.T, server *storeserver.Server) *pglog.Store {
+func open(t testing.TB, server *storeserver.Server) *pglog.Store {
 	t.Helper()
 	return opened(t, pglog.Options{URL: server.URL(), ClusterID: cluster, Migrate: true})
 }
 
-func opened(t *testing.T, o pglog.Options) *pglog.Store {
+func opened(t testing.TB, o pglog.Options) *pglog.Store {
 	t.Helper()
 	s, err := pglog.Open(t.Context(), o)
 	ok(t, err)
@@ -100,7 +100,7 @@ func value[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 	return v
 }
 
-func ok(t *testing.T, err error) {
+func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func try(s *pglog.Store, c *core.StoreCall) *core.StoreReply {
 	return s.Do(context.Background(), c)
 }
 
-func do(t *testing.T, s *pglog.Store, want core.StoreStatus, c *core.StoreCall) *core.StoreReply {
+func do(t testing.TB, s *pglog.Store, want core.StoreStatus, c *core.StoreCall) *core.StoreReply {
 	t.Helper()
 	r := try(s, c)
 	if r.Status != want {
@@ -133,7 +133,7 @@ func do(t *testing.T, s *pglog.Store, want core.StoreStatus, c *core.StoreCall) 
 	return r
 }
 
-func confirmed(t *testing.T, s *pglog.Store) *core.StoreReply {
+func confirmed(t testing.TB, s *pglog.Store) *core.StoreReply {
 	t.Helper()
 	return do(t, s, core.StoreOK, &core.StoreCall{Confirm: &core.StoreConfirm{}})
 }
@@ -157,7 +157,7 @@ func next(r *core.StoreReply) *core.StoreCall {
 }
 
 // write appends entries.
-func write(t *testing.T, s *pglog.Store, entries int) *core.StoreReply {
+func write(t testing.TB, s *pglog.Store, entries int) *core.StoreReply {
 	t.Helper()
 	r := confirmed(t, s)
 	for range entries {

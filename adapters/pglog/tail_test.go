@@ -48,14 +48,14 @@ func TestNotificationsWake(t *testing.T) {
 	listening(t, server)
 	for range 5 {
 		if d := waited(t, server, reader, reader); d > pglog.MaxTailPoll/2 {
-			t.Errorf("woken after %s: not by the notification", d)
+			t.Fatalf("woken after %s: not by the notification", d)
 		}
 	}
 	// The listener is cut off and comes back.
 	query(t, session(t, server.URL()), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
 	listening(t, server)
 	if d := waited(t, server, reader, reader); d > pglog.MaxTailPoll/2 {
-		t.Errorf("woken after %s: the listener did not come back", d)
+		t.Fatalf("woken after %s: the listener did not come back", d)
 	}
 }
 

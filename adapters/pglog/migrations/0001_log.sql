@@ -22,9 +22,9 @@ CREATE TABLE lead (
   closed      text    NOT NULL DEFAULT '',
   snapshot    bigint  NOT NULL DEFAULT 0       -- the id of the snapshot that counts; 0: none
 ) WITH (
-  -- Several updates a second for ever: with room in its page each takes the place of
-  -- an older one, and the table stays as small as it is.
-  fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000
+  -- Several updates a second for ever: as no index holds what they change, each takes
+  -- the place of an older one in the same page.
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000
 );
 INSERT INTO lead DEFAULT VALUES;
 
@@ -64,7 +64,7 @@ CREATE TABLE applied (
   single         boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (single),
   published      bigint  NOT NULL DEFAULT 0,  -- the number of the newest audit record
   applied_index  bigint  NOT NULL DEFAULT 0   -- every transition up to this revision is in
-) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 INSERT INTO applied DEFAULT VALUES;
 
 -- server names the server that answers, and refuses one that must not be used.
