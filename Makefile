@@ -81,8 +81,8 @@ fuzz: ## Run every fuzz target for FUZZ_TIME (30s)
 	ci/fuzz $(FUZZ_TIME)
 
 .PHONY: chaos
-chaos: ## Run the tests with real processes CHAOS_RUNS (10) times over
-	go test -count=$(CHAOS_RUNS) -p 1 -timeout 0 $(PROCESS_TESTS)
+chaos: ## Run the long tests with real processes, on every store, CHAOS_RUNS (10) times over
+	LEADERSHIP_CHAOS=1 go test -count=$(CHAOS_RUNS) -p 1 -timeout 0 $(PROCESS_TESTS)
 
 .PHONY: bench
 bench: ## Run the benchmarks; BENCH is a pattern

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -79,6 +80,9 @@ func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
 		return err
 	}
 	defer lock.Close()
+	if err := os.Remove(filepath.Join(o.dir, manifestName)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
 	store, err := startDevStore(ctx, o, o.dir)
 	if err != nil {
 		return err
@@ -86,9 +90,6 @@ func runDev(ctx context.Context, o *devOptions, out io.Writer) error {
 	defer store.stop()
 	cluster, err := newDevCluster(o, store)
 	if err != nil {
-		return err
-	}
-	if err := os.Remove(cluster.manifest()); err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	exits := make(chan *devNode, len(cluster.nodes))

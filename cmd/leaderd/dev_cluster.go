@@ -22,6 +22,9 @@ import (
 // devClusterID names the clusters of leaderd dev.
 const devClusterID = "dev"
 
+// manifestName is where a cluster that is ready tells tools where everything is.
+const manifestName = "cluster.json"
+
 // devCluster is the set of processes that leaderd dev runs.
 type devCluster struct {
 	dir   string
@@ -115,7 +118,7 @@ func freePort() (int, error) {
 
 func (c *devCluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
 
-func (c *devCluster) manifest() string { return filepath.Join(c.dir, "cluster.json") }
+func (c *devCluster) manifest() string { return filepath.Join(c.dir, manifestName) }
 
 // issueCertificates makes an authority once, and fresh certificates every time.
 func (c *devCluster) issueCertificates() error {

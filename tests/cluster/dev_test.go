@@ -95,3 +95,47 @@ func TestKilledDevLeavesNothingBehind(t *testing.T) {
 		return nil
 	})
 }
+
+// TestDevOnEveryStore: leaderd dev starts a server for its registry, whose data it finds
+// again, and of which nothing is left behind, even by SIGKILL.
+func TestDevOnEveryStore(t *testing.T) {
+	for _, store := range harness.ExternalStores {
+		t.Run(store, func(t *testing.T) {
+			dir := t.TempDir()
+			first := harness.StartDevIn(t, dir, "--store", store)
+			before := first.Cluster.AwaitSettled(20 * time.Second)
+			awaitStore(t, first, store, true)
+			if code := first.Stop(); code != 0 {
+				t.Errorf("leaderd dev ended with code %d:\n%s", code, first.Output())
+			}
+			awaitStore(t, first, store, false)
+
+			again := harness.StartDevIn(t, dir, "--store", store)
+			after := awaitElectedAnew(t, again.Cluster, before)
+			if after.Revision <= before.Revision {
+				t.Errorf("revision %d after %d: another registry", after.Revision, before.Revision)
+			}
+			again.Kill()
+			awaitStore(t, again, store, false)
+			harness.Await(t, 25*time.Second, "the nodes of a killed leaderd dev to end", func() error {
+				if left := harness.LeftBehind(); len(left) > 0 {
+					return fmt.Errorf("still there: %v", left)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func awaitStore(t *testing.T, dev *harness.Dev, kind string, running bool) {
+	t.Helper()
+	if dev.Store == nil || dev.Store.Kind != kind || dev.Store.Address == "" {
+		t.Fatalf("cluster.json tells of the store %+v", dev.Store)
+	}
+	harness.Await(t, 10*time.Second, fmt.Sprintf("the server running: %t", running), func() error {
+		if dev.Store.Running() != running {
+			return fmt.Errorf("process %d running: %t", dev.Store.PID, !running)
+		}
+		return nil
+	})
+}

@@ -15,27 +15,36 @@ const killEvery = 3 * time.Second
 
 // TestStormOfKills kills and restarts a random process every three seconds for a
 // minute. The audit trail stays whole on every node, no fence comes twice, nobody
-// shares a scope, and the streams tell what the trail tells.
+// shares a scope, and the streams tell what the trail tells. The long version does so
+// on every store, and kills the store's server too.
 func TestStormOfKills(t *testing.T) {
-	kills := int(time.Minute / killEvery)
+	stores, kills := []string{harness.Raft}, int(time.Minute/killEvery)
+	if long() {
+		stores = harness.Stores
+	}
 	if testing.Short() {
 		kills = 3
 	}
+	for _, store := range stores {
+		t.Run(store, func(t *testing.T) { storm(t, store, kills) })
+	}
+}
+
+func storm(t *testing.T, store string, kills int) {
 	random := rand.New(rand.NewPCG(seed(t), 0))
 	// Snapshots in the midst of it: a restarted node may need one to catch up.
-	c := harness.New(t, harness.Options{Settings: "snapshotEntries: 100\n"})
+	c := harness.New(t, harness.Options{Store: store, Settings: "snapshotEntries: 100\n"})
 	watch := c.WatchHeld()
 	sources := map[string]*harness.EventSource{
 		"of the first node": c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(c.Nodes[0])}),
 		"of nodes in turn":  c.OpenEventSource(harness.SourceOptions{Pick: c.InTurn()}),
 	}
+	victims := victimsOf(c)
 	tick := time.NewTicker(killEvery)
 	defer tick.Stop()
 	for range kills {
 		<-tick.C
-		victim := c.Nodes[random.IntN(len(c.Nodes))]
-		victim.Kill()
-		victim.Start()
+		victims[random.IntN(len(victims))]()
 	}
 	c.AwaitSettled(20 * time.Second)
 	trail := verifyTrail(t, c, watch)
@@ -43,6 +52,17 @@ func TestStormOfKills(t *testing.T) {
 		awaitResumed(t, "the stream "+name, s)
 		followsTrail(t, c, "the stream "+name, s, trail.End())
 	}
+}
+
+// victimsOf are the kills, each with the start that follows, of every process of a cluster.
+func victimsOf(c *harness.Cluster) (victims []func()) {
+	for _, n := range c.Nodes {
+		victims = append(victims, func() { n.Kill(); n.Start() })
+	}
+	if c.Store != nil {
+		victims = append(victims, func() { c.Store.Kill(); c.Store.Restart() })
+	}
+	return victims
 }
 
 // awaitResumed sees to it that a source is resumed at least once: before, nothing was

@@ -16,6 +16,7 @@ const devStopWithin = 25 * time.Second
 type Dev struct {
 	Cluster  *Cluster
 	Manifest string // path of cluster.json
+	Store    *ManifestStore
 
 	t       testing.TB
 	output  string
@@ -25,8 +26,14 @@ type Dev struct {
 // StartDev runs leaderd dev in a folder of its own and waits for its cluster.json.
 func StartDev(t testing.TB, args ...string) *Dev {
 	t.Helper()
-	dir := t.TempDir()
+	return StartDevIn(t, t.TempDir(), args...)
+}
+
+// StartDevIn is StartDev in a folder that may hold the data of an earlier one.
+func StartDevIn(t testing.TB, dir string, args ...string) *Dev {
+	t.Helper()
 	d := &Dev{t: t, Manifest: filepath.Join(dir, "cluster.json"), output: filepath.Join(dir, "output")}
+	_ = os.Remove(d.Manifest) // of an earlier one
 	out, err := os.Create(d.output)
 	must(t, err)
 	defer out.Close()
@@ -42,7 +49,7 @@ func StartDev(t testing.TB, args ...string) *Dev {
 		m, err = ReadManifest(d.Manifest)
 		return err
 	})
-	d.Cluster = Open(t, m)
+	d.Cluster, d.Store = Open(t, m), m.Store
 	return d
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/omnirelay/leadership/adapters/transport"
@@ -18,6 +19,7 @@ import (
 // Manifest is DIR/cluster.json, as CONTRACT says leaderd dev writes it.
 type Manifest struct {
 	Nodes   []ManifestNode            `json:"nodes"`
+	Store   *ManifestStore            `json:"store"` // nil: raft
 	CA      string                    `json:"ca"`
 	Clients map[string]ManifestClient `json:"clients"`
 }
@@ -32,6 +34,16 @@ type ManifestNode struct {
 	DataDir string `json:"dataDir"`
 	Log     string `json:"log"`
 }
+
+// ManifestStore is the server that keeps the registry.
+type ManifestStore struct {
+	Kind    string `json:"kind"`
+	Address string `json:"address"`
+	PID     int    `json:"pid"`
+}
+
+// Running reports whether the server is there.
+func (s *ManifestStore) Running() bool { return syscall.Kill(s.PID, 0) == nil }
 
 // ManifestClient names the PEM files of one role.
 type ManifestClient struct {
