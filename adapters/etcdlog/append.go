@@ -23,41 +23,67 @@ const (
 // and an attempt that finds another gets the record in the same answer. Whatever
 // repeats such a transaction, and however late, it takes effect at most once: what it
 // writes makes its own guard fail.
+//
+// It is only sent to the server that the caller believes to talk to, or to none.
 func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreReply, error) {
 	then, wrong := s.appendOps(a)
-	cmps := []clientv3.Cmp{s.standsAt(a)}
-	var before *head
-	if wrong != nil || !s.knows(a.Lead.Identity) {
-		// An append on a server that the caller does not mean must not be tried.
-		got, err := s.look(ctx)
+	if at, ok := s.pinned(ctx, a.Lead.Identity); ok && wrong == nil {
+		got, err := s.commit(at, []clientv3.Cmp{s.standsAt(a)}, then...)
+		switch {
+		case err != nil && !(untouched(err) && s.connections.moved(at)):
+			return nil, err
+		case err == nil && got.took:
+			return s.appended(a, got), nil
+		case err == nil:
+			if reply := s.judge(a, got.head); reply != nil {
+				return reply, nil
+			}
+		}
+	}
+	return s.appendAfterLook(ctx, a, then, wrong)
+}
+
+// appendAfterLook is for an append on a connection that is new, or one that is not as
+// simple as most.
+func (s *Store) appendAfterLook(ctx context.Context, a *core.StoreAppend, then []clientv3.Op, wrong error) (*core.StoreReply, error) {
+	var tried *head // the latest head that an attempt was guarded by
+	for {
+		before, err := s.look(ctx)
 		if err != nil {
 			return nil, err
 		}
-		before = got.head
-	}
-	for {
-		if before != nil {
-			if reply := s.judge(a, before); reply != nil {
-				return reply, nil
-			}
-			if wrong != nil {
-				return nil, wrong
-			}
-			cmps = append(s.same(before, nameLead), s.attested(a, before)...)
+		if reply := s.judge(a, before.head); reply != nil {
+			return reply, nil
 		}
-		got, err := s.commit(ctx, cmps, then...)
+		if wrong != nil {
+			return nil, wrong
+		}
+		if tried != nil && tried.changed[nameLead] == before.changed[nameLead] {
+			return before.refuse("the log was accepted on another server, %s, and not all voters attested this one", before.lead.GetIdentity()), nil
+		}
+		at, ok := s.pinned(ctx, a.Lead.Identity)
+		if !ok {
+			continue // connected anew
+		}
+		got, err := s.commit(at, append(s.same(before.head, nameLead), s.attested(a, before.head)...), then...)
 		switch {
+		case err != nil && untouched(err) && s.connections.moved(at):
+			continue
 		case err != nil:
 			return nil, err
-		case got.took && got.identity != a.Lead.Identity:
-			return got.refuse("another server answered than the caller knows; it took the append as if it were that one"), nil
 		case got.took:
-			return got.reply(), nil
-		case before != nil && before.changed[nameLead] == got.changed[nameLead]:
-			return got.refuse("the log was accepted on another server, and not all voters attested this one"), nil
+			return s.appended(a, got), nil
 		}
-		before = got.head
+		tried = before.head
 	}
+}
+
+// appended answers an append that took effect.
+func (s *Store) appended(a *core.StoreAppend, got *answer) *core.StoreReply {
+	if got.identity != a.Lead.Identity {
+		return got.refuse("another server answered than the caller knows; it took the append as if it were that one")
+	}
+	return got.reply()
 }
 
 // standsAt is the guard of an append on the server that the log was accepted on.
@@ -174,22 +200,27 @@ func replyOf(a *answer, err error) (*core.StoreReply, error) {
 }
 
 func (s *Store) attest(ctx context.Context, a *core.StoreAttest) (*core.StoreReply, error) {
-	if !s.knows(a.Identity) {
-		got, err := s.look(ctx)
-		if err != nil {
-			return nil, err
+	for {
+		at, ok := s.pinned(ctx, a.Identity)
+		if !ok {
+			got, err := s.look(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if got.identity != a.Identity {
+				return got.refuse("the server is %s, not %.100q", got.identity, a.Identity), nil
+			}
+			continue
 		}
-		if got.identity != a.Identity {
+		got, err := s.commit(at, nil, clientv3.OpPut(s.keys.attest(a.Identity, a.Node), "attested"))
+		switch {
+		case err != nil && untouched(err) && s.connections.moved(at):
+			continue
+		case err != nil:
+			return nil, err
+		case got.identity != a.Identity:
 			return got.refuse("the server is %s, not %.100q", got.identity, a.Identity), nil
 		}
+		return got.reply(), nil
 	}
-	got, err := s.commit(ctx, nil, clientv3.OpPut(s.keys.attest(a.Identity, a.Node), "attested"))
-	if err != nil {
-		return nil, err
-	}
-	if got.identity != a.Identity {
-		// What was written there names another server, and counts for none.
-		return got.refuse("the server is %s, not %.100q", got.identity, a.Identity), nil
-	}
-	return got.reply(), nil
 }

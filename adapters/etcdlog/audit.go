@@ -3,6 +3,7 @@ package etcdlog
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -16,7 +17,8 @@ import (
 const MaxTrail = 10_000
 
 const (
-	trailPage = 256      // records read at once
+	trailPage = 256 // records read at once
+	maxJumps  = 1_000
 	maxRecord = 64 << 10 // bytes; those that core makes have a few hundred, and 10 KiB at most
 )
 
@@ -37,17 +39,39 @@ func (s *Store) publish(ctx context.Context, p *core.StorePublish) (*core.StoreR
 	}
 	var got *answer
 	for i, piece := range pieces {
-		got, err = s.commit(ctx, []clientv3.Cmp{s.inOffice(p.Term), s.publishedIs(piece.after)}, piece.ops...)
+		got, err = s.commit(ctx, append(s.holdsEntry(p), s.inOffice(p.Term), s.publishedIs(piece.after)), piece.ops...)
 		switch {
 		case err != nil:
 			return nil, err
 		case !got.took && i == 0:
-			return published(got.refuse("the office is of term %d, and audit record %d is the newest", got.lead.GetTerm(), got.published), got), nil
+			return refusePublish(p, got), nil
 		case !got.took:
 			return nil, fail("another took the office over while audit records were published; those up to %d are", got.published)
 		}
 	}
 	return published(got.reply(), got), nil
+}
+
+func refusePublish(p *core.StorePublish, got *answer) *core.StoreReply {
+	return published(got.refuse("the log stands at term %d, entry %d, and audit record %d is the newest; not at term %d and record %d, with entry %d",
+		got.lead.GetTerm(), got.lead.GetLast(), got.head.published, p.Term, p.After, newestOf(p)), got)
+}
+
+// newestOf is the revision of the newest record.
+func newestOf(p *core.StorePublish) uint64 {
+	if len(p.Records) == 0 {
+		return 0
+	}
+	return p.Records[len(p.Records)-1].Revision
+}
+
+// holdsEntry holds as long as the entries that the records are about are in the log.
+func (s *Store) holdsEntry(p *core.StorePublish) []clientv3.Cmp {
+	newest := newestOf(p)
+	if newest == 0 {
+		return nil
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.Value(s.keys.head(nameLast)), ">", number(newest-1))}
 }
 
 func published(r *core.StoreReply, got *answer) *core.StoreReply {
@@ -61,7 +85,7 @@ func (s *Store) publishNothing(ctx context.Context, p *core.StorePublish) (*core
 		return nil, err
 	}
 	if got.lead.GetTerm() != p.Term || got.published != p.After {
-		return published(got.refuse("the office is of term %d, and audit record %d is the newest", got.lead.GetTerm(), got.published), got), nil
+		return refusePublish(p, got), nil
 	}
 	return published(got.reply(), got), nil
 }
@@ -87,35 +111,40 @@ func (s *Store) pieces(p *core.StorePublish) ([]*piece, error) {
 	}
 	most := int(min(maxOps, s.options.auditRecords()))
 	var pieces []*piece
+	before := p.After
 	for i, r := range p.Records {
-		if r.Seq != p.After+1+uint64(i) {
-			return nil, fail("audit record %d follows %d; %d is right", r.Seq, p.After+uint64(i), p.After+1+uint64(i))
+		if r.Seq <= before || i > 0 && r.Seq != before+1 {
+			return nil, fail("audit record %d follows %d; %d is right", r.Seq, before, before+1)
 		}
 		value, err := proto.Marshal(r)
 		if err != nil || len(value) > maxRecord {
 			return nil, fail("audit record %d of %d bytes cannot be stored: %v", r.Seq, len(value), err)
 		}
 		if n := len(pieces); n == 0 || len(pieces[n-1].ops) == most || pieces[n-1].size+len(value) > maxRequest {
-			pieces = append(pieces, &piece{after: r.Seq - 1})
+			pieces = append(pieces, &piece{after: before})
 		}
 		last := pieces[len(pieces)-1]
+		before = r.Seq
 		last.ops = append(last.ops, clientv3.OpPut(s.keys.audit(r.Seq), string(value)))
 		last.last, last.size = r.Seq, last.size+len(value)
 	}
 	for _, piece := range pieces {
 		piece.ops = append(piece.ops, s.sealPiece(piece)...)
 	}
+	if len(pieces) > 0 && p.Records[0].Seq != p.After+1 {
+		// Later readers must not take what is not there for what was lost.
+		pieces[0].ops = append(pieces[0].ops, clientv3.OpPut(s.keys.jump(p.Records[0].Seq), decimal(p.After)))
+	}
 	return pieces, nil
 }
 
-// sealPiece moves the mark and drops as many old records as came, and as many again
-// at most. When more are too old, because AuditRecords was lowered, the next
-// checkpoint drops them.
+// sealPiece moves the mark and drops old records, a few more at most than came. When
+// more are too old, because AuditRecords was lowered, the next checkpoint drops them.
 func (s *Store) sealPiece(p *piece) []clientv3.Op {
 	ops := []clientv3.Op{clientv3.OpPut(s.keys.head(namePublished), decimal(p.last))}
 	if keep := s.options.auditRecords(); p.last > keep {
 		end := p.last - keep + 1
-		start := end - min(end, 2*(p.last-p.after))
+		start := end - min(end, 2*maxOps)
 		ops = append(ops, clientv3.OpDelete(s.keys.audit(start), clientv3.WithRange(s.keys.audit(end))))
 	}
 	return ops
@@ -138,7 +167,12 @@ func (s *Store) trailOnce(ctx context.Context, t *core.StoreTrail) (*core.StoreR
 		options = append(options, clientv3.WithRange(end), clientv3.WithLimit(int64(max(1, min(trailPage, limit-have)))))
 		return clientv3.OpGet(s.keys.audit(after)+"\x00", options...)
 	}
-	got, err := s.look(ctx, page(t.After, 0))
+	from, to := s.keys.jumps()
+	got, err := s.look(ctx, page(t.After, 0), clientv3.OpGet(from, clientv3.WithRange(to), clientv3.WithLimit(maxJumps)))
+	if err != nil {
+		return nil, err
+	}
+	jumps, err := jumpsOf(got.ranges[1].Kvs)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +182,7 @@ func (s *Store) trailOnce(ctx context.Context, t *core.StoreTrail) (*core.StoreR
 			if len(reply.Records) == limit {
 				break
 			}
-			if reply.Records, err = addRecord(reply.Records, kv); err != nil {
+			if reply.Records, err = addRecord(reply.Records, kv, jumps); err != nil {
 				return nil, err
 			}
 		}
@@ -163,7 +197,23 @@ func (s *Store) trailOnce(ctx context.Context, t *core.StoreTrail) (*core.StoreR
 	}
 }
 
-func addRecord(records []*core.Record, kv *mvccpb.KeyValue) ([]*core.Record, error) {
+// jumpsOf are the records that do not follow the number before theirs, and which
+// they follow instead.
+func jumpsOf(kvs []*mvccpb.KeyValue) (map[uint64]uint64, error) {
+	jumps := map[uint64]uint64{}
+	for _, kv := range kvs {
+		seq, err := numberOf(kv.Key)
+		if err != nil {
+			return nil, err
+		}
+		if jumps[seq], err = strconv.ParseUint(string(kv.Value), 10, 64); err != nil {
+			return nil, damaged(string(kv.Key), "holds %.40q; a decimal number is right", kv.Value)
+		}
+	}
+	return jumps, nil
+}
+
+func addRecord(records []*core.Record, kv *mvccpb.KeyValue, jumps map[uint64]uint64) ([]*core.Record, error) {
 	seq, err := numberOf(kv.Key)
 	if err != nil {
 		return nil, err
@@ -172,7 +222,11 @@ func addRecord(records []*core.Record, kv *mvccpb.KeyValue) ([]*core.Record, err
 	if err := proto.Unmarshal(kv.Value, r); err != nil || r.Seq != seq {
 		return nil, damaged(string(kv.Key), "is not audit record %d (%v): restore etcd from a backup", seq, err)
 	}
-	if n := len(records); n > 0 && records[n-1].Seq+1 != seq {
+	before, jumped := jumps[seq]
+	if !jumped {
+		before = seq - 1
+	}
+	if n := len(records); n > 0 && records[n-1].Seq != before {
 		return nil, damaged(string(kv.Key), "follows audit record %d: those between are missing; restore etcd from a backup", records[n-1].Seq)
 	}
 	return append(records, r), nil
@@ -188,7 +242,7 @@ func (s *Store) checkTrail(records []*core.Record, limit int, after uint64, h *h
 		return damaged(s.keys.audit(last), "lies beyond %s, which says %d: restore etcd from a backup", s.keys.head(namePublished), h.published)
 	}
 	if len(records) < limit && last < h.published {
-		return damaged(s.keys.audit(last+1), "is missing, but %s says %d: restore etcd from a backup", s.keys.head(namePublished), h.published)
+		return damaged(s.keys.audit(h.published), "is missing, but %s says %d: restore etcd from a backup", s.keys.head(namePublished), h.published)
 	}
 	return nil
 }

@@ -81,11 +81,17 @@ func (s *Store) trim(ctx context.Context, c *core.StoreCheckpoint, done *answer,
 	if err := s.drop(ctx, inForce, from, s.keys.entry(c.TrimTo)+"\x00"); err != nil {
 		return err
 	}
-	if keep := s.options.auditRecords(); done.published > keep {
-		from, _ := s.keys.audits()
-		return s.drop(ctx, inForce, from, s.keys.audit(done.published-keep)+"\x00")
+	keep := s.options.auditRecords()
+	if done.published <= keep {
+		return nil
 	}
-	return nil
+	oldest := done.published - keep
+	from, _ = s.keys.audits()
+	if err := s.drop(ctx, inForce, from, s.keys.audit(oldest)+"\x00"); err != nil {
+		return err
+	}
+	from, _ = s.keys.jumps()
+	return s.drop(ctx, inForce, from, s.keys.jump(oldest)+"\x00")
 }
 
 // sweepChunks drops every chunk that keep does not point to. Another's checkpoint

@@ -49,6 +49,7 @@ func (s *Store) dial() error {
 		Logger:          zap.NewNop(), // what goes wrong is in the replies
 		DialOptions: []grpc.DialOption{
 			grpc.WithPerRPCCredentials(&s.login),
+			grpc.WithPerRPCCredentials(&s.connections), grpc.WithStatsHandler(&s.connections),
 			grpc.WithChainUnaryInterceptor(s.trouble.intercept),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectWithin},
@@ -131,14 +132,15 @@ func (s *Store) share(ctx context.Context, attempt int) (context.Context, contex
 func (s *Store) commit(ctx context.Context, cmps []clientv3.Cmp, then ...clientv3.Op) (*answer, error) {
 	for attempt := 1; ; attempt++ {
 		got, err := s.transact(ctx, cmps, then)
-		if err == nil || attempt >= s.attempts() || !untouched(err) || !pause(ctx, attemptWait) {
+		if err == nil || attempt >= s.attempts() || !untouched(err) || s.connections.moved(ctx) || !pause(ctx, attemptWait) {
 			return got, err
 		}
 	}
 }
 
 func (s *Store) transact(ctx context.Context, cmps []clientv3.Cmp, then []clientv3.Op) (*answer, error) {
-	seen, token, member := s.revision.Load(), s.login.current(), s.asked()
+	before := s.standing()
+	token, member := s.login.current(), s.asked()
 	from, to := within(s.keys.heads())
 	head := clientv3.OpGet(from, clientv3.WithRange(to))
 	// A member that has no leader then says so at once.
@@ -146,12 +148,13 @@ func (s *Store) transact(ctx context.Context, cmps []clientv3.Cmp, then []client
 	response, err := txn.If(cmps...).Then(append(slices.Clip(then), head)...).Else(head).Commit()
 	switch {
 	case err == nil:
-		s.noteServer(response.Header, seen)
+		s.noteServer(response.Header, before)
 		return s.read(response)
 	case refusedToken(err):
 		if renewed := s.login.renew(ctx, s.client, token); renewed != nil {
 			return nil, renewed
 		}
+	case s.connections.moved(ctx):
 	case codeOf(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) || untouched(err):
 		s.moveOn(member)
 	}

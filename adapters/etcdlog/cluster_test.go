@@ -109,7 +109,7 @@ func (r *registrar) write(n int) {
 }
 
 func (r *registrar) try(number int) bool {
-	identity := *r.store.identity.Load()
+	identity := r.store.standing().identity
 	a := appendAt(identity, core.Position{Term: 1, Last: uint64(number)}, 1, fmt.Append(nil, number))
 	reply := r.store.Do(context.Background(), &core.StoreCall{Timeout: callWithin, Append: a})
 	if reply.Status != core.StoreOK && reply.Status != core.StoreFailed {

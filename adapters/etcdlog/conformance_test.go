@@ -17,7 +17,10 @@ import (
 // TestConformance holds the store to the contract, on servers of both versions.
 func TestConformance(t *testing.T) {
 	for version, binary := range binaries {
-		t.Run(version, func(t *testing.T) { logtest.Store(t, factory(t, binary)) })
+		t.Run(version, func(t *testing.T) {
+			t.Parallel() // they mostly wait
+			logtest.Store(t, factory(t, binary))
+		})
 	}
 }
 

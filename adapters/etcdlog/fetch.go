@@ -70,10 +70,7 @@ func (s *Store) await(ctx context.Context, revision int64, wait time.Duration) b
 func (s *Store) fetchOnce(ctx context.Context, f *core.StoreFetch) (*answer, *core.StoreReply, error) {
 	_, end := s.keys.entries()
 	start, _ := s.keys.entries()
-	identity := "none"
-	if known := s.identity.Load(); known != nil {
-		identity = *known
-	}
+	identity := s.standing().identity
 	got, err := s.look(ctx,
 		firstKey(start, end),
 		s.entriesAfter(f.After, firstPage),

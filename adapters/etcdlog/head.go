@@ -85,6 +85,7 @@ func (s *Store) putLead(l *core.Lead) ([]clientv3.Op, error) {
 	return []clientv3.Op{
 		clientv3.OpPut(s.keys.head(nameLead), string(value)),
 		clientv3.OpPut(s.keys.head(nameGuard), guardOf(l)),
+		clientv3.OpPut(s.keys.head(nameLast), number(l.Last)),
 	}, nil
 }
 
@@ -156,7 +157,7 @@ func (s *Store) readLead(h *head, values map[string]*mvccpb.KeyValue) error {
 		return damaged(key, "is of cluster %.100q, not %.100q: choose another prefix", lead.ClusterId, s.options.ClusterID)
 	}
 	h.lead = lead
-	for name, want := range map[string]string{nameGuard: guardOf(lead), nameTerm: decimal(lead.Term)} {
+	for name, want := range map[string]string{nameGuard: guardOf(lead), nameTerm: decimal(lead.Term), nameLast: number(lead.Last)} {
 		if kv := values[name]; kv == nil || string(kv.Value) != want {
 			return damaged(s.keys.head(name), "holds %.200q; by the lead record %q is right", kv.GetValue(), want)
 		}
@@ -177,9 +178,3 @@ func (s *Store) readBeat(h *head, kv *mvccpb.KeyValue) error {
 	h.lead.Beat = base + h.beats - 1
 	return nil
 }
-
-// identityOf is the id of the etcd cluster. A cluster that etcdctl makes from a
-// backup has another one, unless the operator gives it the very members and token
-// of the old; and a copy of a member's files, put back in its place, has the same. Neither
-// can be told from the server's answers alone; the marks of the replicas tell.
-func identityOf(header *pb.ResponseHeader) string { return fmt.Sprintf("%016x", header.ClusterId) }

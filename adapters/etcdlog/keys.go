@@ -17,24 +17,27 @@ import (
 //	head/lead           the lead record, its Beat apart
 //	head/guard          term, last, open or closed, and identity of the lead record
 //	head/term           its term
+//	head/last           the index of its newest entry
 //	head/beat           what Beat was when the key was made; each beat raises the key's version
 //	head/snapshot       the pointer to the snapshot in force, as JSON
 //	head/published      the number of the newest published audit record
 //	entry/<index>       a StoredEntry
 //	chunk/<name>/<n>    a piece of a snapshot
 //	audit/<number>      an audit record
+//	jump/<number>       the number of the record before, where it is not one less
 //	attest/<identity>/<node>
 //
-// The lead record is in four keys because a transaction can compare a value only as
+// The lead record is in several keys because a transaction can compare a value only as
 // a whole, and a caller knows only part of it. An append compares head/guard, which
 // it can spell out without having read anything; what only a registrar may do
-// compares head/term. A beat touches neither, so it disturbs no append, and no
+// compares head/term, and what rests on entries head/last. A beat touches none of them, so it disturbs no append, and no
 // append disturbs it.
 type keys struct{ prefix string }
 
 const (
 	nameBeat      = "beat"
 	nameGuard     = "guard"
+	nameLast      = "last"
 	nameLead      = "lead"
 	namePublished = "published"
 	nameSnapshot  = "snapshot"
@@ -52,6 +55,9 @@ func (k keys) entries() (from, to string) {
 func (k keys) audit(seq uint64) string { return k.prefix + "audit/" + number(seq) }
 
 func (k keys) audits() (from, to string) { return within(k.prefix + "audit/") }
+
+func (k keys) jump(seq uint64) string   { return k.prefix + "jump/" + number(seq) }
+func (k keys) jumps() (from, to string) { return within(k.prefix + "jump/") }
 
 func (k keys) chunk(name string, n int) string {
 	return fmt.Sprintf("%s%06d", k.chunksOf(name), n)
@@ -87,9 +93,10 @@ func (k keys) strangers() []clientv3.Op {
 	add(k.audits())
 	add(k.chunks())
 	add(k.entries())
-	for _, name := range []string{nameBeat, nameGuard, nameLead, namePublished, nameSnapshot, nameTerm} {
+	for _, name := range []string{nameBeat, nameGuard, nameLast, nameLead, namePublished, nameSnapshot, nameTerm} {
 		add(k.head(name), k.head(name)+"\x00")
 	}
+	add(k.jumps())
 	next, end := within(k.prefix)
 	var ops []clientv3.Op
 	for _, r := range known {

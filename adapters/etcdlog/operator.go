@@ -81,7 +81,7 @@ func (s *Store) replace(ctx context.Context, r *core.StoreReplace) (*core.StoreR
 // may beat meanwhile.
 func (s *Store) replaceHead(ctx context.Context, r *core.StoreReplace, got *answer, p *pointer) (*answer, error) {
 	for {
-		ops, err := s.replaceOps(r, got.head, p)
+		ops, err := s.replaceOps(ctx, r, got.head, p)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +108,7 @@ func unchanged(a, b *head) bool {
 	return true
 }
 
-func (s *Store) replaceOps(r *core.StoreReplace, h *head, p *pointer) ([]clientv3.Op, error) {
+func (s *Store) replaceOps(ctx context.Context, r *core.StoreReplace, h *head, p *pointer) ([]clientv3.Op, error) {
 	ops, err := s.putLead(r.Lead)
 	if err != nil {
 		return nil, err
@@ -128,17 +128,37 @@ func (s *Store) replaceOps(r *core.StoreReplace, h *head, p *pointer) ([]clientv
 		ops = append(ops, clientv3.OpPut(s.keys.head(nameSnapshot), value))
 	}
 	if h.published > r.Published {
-		ops = append(ops, s.unpublish(r.Published)...)
+		newest, err := s.newestUpTo(ctx, r.Published)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, s.unpublish(newest)...)
 	}
 	return ops, nil
+}
+
+// newestUpTo is the number of the newest audit record that is kept and not above seq,
+// 0 when there is none.
+func (s *Store) newestUpTo(ctx context.Context, seq uint64) (uint64, error) {
+	from, _ := s.keys.audits()
+	got, err := s.look(ctx, clientv3.OpGet(from, clientv3.WithRange(s.keys.audit(seq)+"\x00"),
+		clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend), clientv3.WithLimit(1), clientv3.WithKeysOnly()))
+	if err != nil || len(got.ranges[0].Kvs) == 0 {
+		return 0, err
+	}
+	return numberOf(got.ranges[0].Kvs[0].Key)
 }
 
 // unpublish drops the audit records behind seq.
 func (s *Store) unpublish(seq uint64) []clientv3.Op {
 	_, end := s.keys.audits()
+	_, jumpsEnd := s.keys.jumps()
 	mark := clientv3.OpPut(s.keys.head(namePublished), decimal(seq))
 	if seq == 0 {
 		mark = clientv3.OpDelete(s.keys.head(namePublished))
 	}
-	return []clientv3.Op{mark, clientv3.OpDelete(s.keys.audit(seq)+"\x00", clientv3.WithRange(end))}
+	return []clientv3.Op{
+		mark, clientv3.OpDelete(s.keys.audit(seq)+"\x00", clientv3.WithRange(end)),
+		clientv3.OpDelete(s.keys.jump(seq)+"\x00", clientv3.WithRange(jumpsEnd)),
+	}
 }

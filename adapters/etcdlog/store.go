@@ -14,10 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/omnirelay/leadership/core"
@@ -32,19 +30,19 @@ const (
 
 // Store is a log in etcd. Its methods may be called concurrently.
 type Store struct {
-	options  Options
-	keys     keys
-	client   *clientv3.Client
-	login    login
-	lookout  *lookout
-	partial  partial
-	log      *slog.Logger
-	trouble  trouble
-	identity atomic.Pointer[string] // of the server that answered last
-	revision atomic.Int64           // the highest seen of that server
+	options     Options
+	keys        keys
+	client      *clientv3.Client
+	login       login
+	connections connections
+	lookout     *lookout
+	partial     partial
+	log         *slog.Logger
+	trouble     trouble
 
 	mu     sync.Mutex
-	member int // the endpoint that is asked
+	member int    // the endpoint that is asked
+	server server // that answered last
 }
 
 // Open connects to etcd and checks that what lies below the prefix is this cluster's
@@ -145,35 +143,4 @@ func (s *Store) call(ctx context.Context, c *core.StoreCall) (*core.StoreReply, 
 		return s.trail(ctx, c.Trail)
 	}
 	return nil, fail("the call names nothing to do")
-}
-
-// noteServer remembers who answered; seen is the highest revision known before the
-// question. An answer below it is not possible unless older data were put in place
-// of the server's. That is said, and no more: whether something of this log was
-// lost is told by the marks of the replicas, who then close it.
-func (s *Store) noteServer(header *pb.ResponseHeader, seen int64) {
-	identity := identityOf(header)
-	before := s.identity.Swap(&identity)
-	if before != nil && *before != identity {
-		s.log.Warn("another etcd cluster answers", "identity", identity, "before", *before)
-		s.revision.Store(header.Revision)
-		return
-	}
-	if header.Revision < seen {
-		s.log.Warn("etcd went back to an older state: a backup was put in its place", "revision", header.Revision, "before", seen)
-		s.revision.CompareAndSwap(seen, header.Revision)
-		return
-	}
-	for {
-		highest := s.revision.Load()
-		if header.Revision <= highest || s.revision.CompareAndSwap(highest, header.Revision) {
-			return
-		}
-	}
-}
-
-// knows reports whether the server that answered last is identity.
-func (s *Store) knows(identity string) bool {
-	known := s.identity.Load()
-	return known != nil && *known == identity
 }
