@@ -34,7 +34,7 @@ func storm(b *bench) error {
 		rivals = append(rivals, &rival{writer: newWriter(c, core.NodeID(i+1))})
 	}
 	rng := b.rng()
-	over, end := context.WithTimeout(b.ctx, time.Duration(scale(6))*time.Second)
+	over, end := context.WithTimeout(b.ctx, time.Duration(max(scale(6), 3))*time.Second)
 	defer end()
 	g := newGroup()
 	for _, r := range rivals {

@@ -65,12 +65,27 @@ type Damage struct {
 // long reports whether the long versions are run: make chaos.
 func long() bool { return os.Getenv("LEADERSHIP_CHAOS") == "1" }
 
-// scale is n, or many times that in the long version.
+// scale is n, or many times that in the long version; with -short, which runs beside
+// the race detector, a quarter.
 func scale(n int) int {
-	if long() {
+	switch {
+	case long():
 		return n * 10
+	case testing.Short():
+		return max(n/4, 1)
 	}
 	return n
+}
+
+// largeSnapshot is as large as the snapshots of a large registry get, in bytes.
+func largeSnapshot() int {
+	switch {
+	case long():
+		return core.MaxSnapshotBytes
+	case testing.Short():
+		return 4 << 20
+	}
+	return 20 << 20
 }
 
 // test is one case. It returns what broke the contract, so that the suite itself can
@@ -128,8 +143,8 @@ var tests = []test{
 	{name: "older copy", run: olderCopy, server: true},
 }
 
-// Store runs the whole contract on a kind of store. It takes about a minute; with
-// LEADERSHIP_CHAOS=1 in the environment, about ten.
+// Store runs the whole contract on a kind of store. It takes about half a minute;
+// with LEADERSHIP_CHAOS=1 in the environment the loops are ten times as long.
 func Store(t *testing.T, f Factory) {
 	t.Helper()
 	if f.Fill == nil && f.CannotFill == "" {

@@ -225,7 +225,7 @@ type history struct {
 	sizes  map[uint64]int    // of snapshots, by index
 }
 
-// make appends and checkpoints; one snapshot in ten is of 20 MiB.
+// make appends and checkpoints; one snapshot in ten is large.
 func (h *history) make(b *bench, w *writer, g *group) error {
 	rng := b.rng()
 	for i := range scale(40) {
@@ -242,7 +242,7 @@ func (h *history) make(b *bench, w *writer, g *group) error {
 		}
 		size := rng.IntN(100_000)
 		if i%10 == 5 {
-			size = 20 << 20
+			size = largeSnapshot()
 		}
 		if err := h.checkpoint(w, size, uint64(rng.IntN(10))); err != nil {
 			return err

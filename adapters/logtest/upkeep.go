@@ -385,11 +385,7 @@ func limits(b *bench) error {
 	if err := publishesLarge(w); err != nil {
 		return err
 	}
-	size := 20 << 20
-	if long() {
-		size = core.MaxSnapshotBytes
-	}
-	snap := &core.StoredSnapshot{Index: w.lead.Last, Term: 1, Chain: w.lead.Chain, Data: pattern(w.lead.Last, size)}
+	snap := &core.StoredSnapshot{Index: w.lead.Last, Term: 1, Chain: w.lead.Chain, Data: pattern(w.lead.Last, largeSnapshot())}
 	if _, err := w.must(&core.StoreCall{Timeout: caseWithin, Checkpoint: &core.StoreCheckpoint{Term: 1, Snapshot: snap, TrimTo: w.lead.Last}}); err != nil {
 		return err
 	}

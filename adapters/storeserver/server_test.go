@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // note is a value kept in a server, through the client library of its kind.
@@ -36,37 +37,43 @@ func noteIn(s *Server) note {
 
 type etcdNote struct{ s *Server }
 
-func (n etcdNote) with(t *testing.T, do func(context.Context, *clientv3.Client) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+func (n etcdNote) with(ctx context.Context, do func(context.Context, *clientv3.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, err := clientv3.New(clientv3.Config{Context: ctx, Endpoints: []string{n.s.Address()}})
+	c, err := clientv3.New(clientv3.Config{Context: ctx, Endpoints: []string{n.s.Address()}, Logger: zap.NewNop()})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer func() { _ = c.Close() }()
-	if err := do(ctx, c); err != nil {
-		t.Fatal(err)
-	}
+	return do(ctx, c)
 }
 
-func (n etcdNote) write(t *testing.T, value string) {
-	t.Helper()
-	n.with(t, func(ctx context.Context, c *clientv3.Client) error {
+func (n etcdNote) tryWrite(ctx context.Context, value string) error {
+	return n.with(ctx, func(ctx context.Context, c *clientv3.Client) error {
 		_, err := c.Put(ctx, "note", value)
 		return err
 	})
 }
 
+func (n etcdNote) write(t *testing.T, value string) {
+	t.Helper()
+	if err := n.tryWrite(t.Context(), value); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (n etcdNote) read(t *testing.T) (value string) {
 	t.Helper()
-	n.with(t, func(ctx context.Context, c *clientv3.Client) error {
+	err := n.with(t.Context(), func(ctx context.Context, c *clientv3.Client) error {
 		r, err := c.Get(ctx, "note")
-		for _, kv := range r.Kvs {
-			value = string(kv.Value)
+		if err == nil && len(r.Kvs) > 0 {
+			value = string(r.Kvs[0].Value)
 		}
 		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return value
 }
 

@@ -110,24 +110,3 @@ func greet(t *testing.T, s *Server, config *tls.Config) error {
 		return c.Ping(ctx).Err()
 	}
 }
-
-func TestEtcdCluster(t *testing.T) {
-	members, err := StartEtcdCluster(t.Context(), 3, Options{Kind: Etcd, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range members {
-		t.Cleanup(s.Kill)
-	}
-	n := etcdNote{members[0]}
-	n.write(t, "1")
-	members[1].Kill()
-	n.write(t, "2")
-	mustRestart(t, members[1])
-	if got := (etcdNote{members[1]}).read(t); got != "2" {
-		t.Errorf("a member that came back reads %q, want 2", got)
-	}
-	if _, err := StartEtcdCluster(t.Context(), 3, Options{Kind: Redis, Dir: t.TempDir()}); err == nil {
-		t.Error("a cluster of Redis was started")
-	}
-}
