@@ -21,7 +21,7 @@ func fenced(t *testing.T) (*storeserver.Server, *pglog.Store, *pgx.Conn) {
 	t.Helper()
 	server := start(t)
 	s := open(t, server)
-	write(t, s, 1)
+	write(t, s, 4)
 	app := session(t, server.URL())
 	query(t, app, "CREATE SCHEMA app")
 	query(t, app, "CREATE TABLE app.assignments (id text PRIMARY KEY, scope text, fence bigint, owner text)")

@@ -16,8 +16,8 @@ const maxTrail = core.MaxHistory
 func (s *Store) publish(ctx context.Context, p *core.StorePublish) (*core.StoreReply, error) {
 	var t trailColumns
 	for i, rec := range p.Records {
-		if want := p.After + 1 + uint64(i); rec.Seq != want {
-			return nil, fmt.Errorf("malformed publish: record %d, want %d", rec.Seq, want)
+		if first := p.Records[0].Seq; rec.Seq != first+uint64(i) || first <= p.After {
+			return nil, fmt.Errorf("malformed publish: record %d behind %d, want consecutive ones", rec.Seq, p.After)
 		}
 		if err := t.add(rec); err != nil {
 			return nil, err

@@ -72,8 +72,9 @@ BEGIN
   SELECT * INTO done FROM applied FOR NO KEY UPDATE;
   IF done.single IS NULL THEN
     RAISE EXCEPTION USING ERRCODE = 'LD001', MESSAGE = 'the row of applied is gone: restore a backup of this schema';
-  ELSIF standing.term <> at_term OR done.published <> after_seq THEN
-    refused := 'another office, or another place in the audit trail';
+  ELSIF standing.term <> at_term OR done.published <> after_seq
+    OR coalesce(revisions[cardinality(revisions)], 0) > standing.last THEN
+    refused := 'another office, another place in the audit trail, or of entries that are not here';
     newest := done.published;
     RETURN;
   END IF;
