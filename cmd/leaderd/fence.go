@@ -200,13 +200,23 @@ func (j *jump) explain(log *standingLog, common uint64) {
 		{"audit trail", fmt.Sprintf("published and in the log up to record %d, in the log up to %d", common, head)},
 		{"next fence", fmt.Sprintf("%d by this log; it goes on with %d", fence, fence+core.JumpAhead)},
 		{"sessions", fmt.Sprintf("%d end; members open new ones by themselves", len(log.registry.Sessions()))},
-		{"elections", fmt.Sprintf("wait until members of before cannot believe any more that they lead: at least %v", j.config.LeaseDuration)},
+		{"elections", fmt.Sprintf("wait until members of before cannot believe any more that they lead: at least %v", j.longestTTL(log.registry))},
 	} {
 		fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
 	}
 	_ = table.Flush()
 	fmt.Fprintln(j.cmd.OutOrStdout(), "\nMake sure that no leaderd can reach a former server of this store: one that comes back could be served from beside this one.\n"+
 		"Commands that were acknowledged and are missing above are lost; nodes that run go on by themselves.")
+}
+
+// longestTTL is the longest TTL of a session that the log knows of, or of one of these
+// nodes that it may have forgotten.
+func (j *jump) longestTTL(g *core.Registry) time.Duration {
+	longest := j.config.LeaseDuration
+	for _, s := range g.Sessions() {
+		longest = max(longest, time.Duration(s.TTL))
+	}
+	return longest
 }
 
 func (j *jump) do(ctx context.Context, log *standingLog, common uint64) error {

@@ -41,7 +41,7 @@ func adoptAll(ctx context.Context, out io.Writer, configs []*config.Config, s st
 		text, err := adopt(c, log)
 		var refusal *raftlog.Refusal
 		if errors.As(err, &refusal) && refusal.Reason == raftlog.ReasonInUse {
-			text, err = fmt.Sprintf("%v; then: leaderd migrate --adopt --to FILE", err), nil
+			text, err = fmt.Sprintf("%s; then make its directory ready with leaderd migrate --adopt --to FILE", refusal.Found), nil
 		}
 		if text != "" {
 			fmt.Fprintf(out, "directory  %s: %s\n", c.NodeID, text)
