@@ -22,15 +22,8 @@ const callWithin = core.DefaultElectionTimeout
 func TestLeaderOfEtcdFails(t *testing.T) {
 	for version, binary := range binaries {
 		t.Run(version, func(t *testing.T) {
-			members, err := storeserver.StartEtcdCluster(t.Context(), 3, storeserver.Options{Kind: storeserver.Etcd, Dir: t.TempDir(), Binary: realBinary(t, binary)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var addresses []string
-			for _, m := range members {
-				t.Cleanup(m.Kill)
-				addresses = append(addresses, m.Address())
-			}
+			t.Parallel()
+			members, addresses := startCluster(t, binary)
 			o := options(addresses...)
 			r := &registrar{t: t, store: open(t, o)}
 			do(t, r.store, core.StoreOK, &core.StoreCall{Append: nextAppend(t, r.store, 1, []byte("0"))})
@@ -54,6 +47,52 @@ func TestLeaderOfEtcdFails(t *testing.T) {
 				t.Errorf("no append was acknowledged for %v", r.longest)
 			}
 		})
+	}
+}
+
+func startCluster(t *testing.T, binary string) (members []*storeserver.Server, addresses []string) {
+	t.Helper()
+	members, err := storeserver.StartEtcdCluster(t.Context(), 3, storeserver.Options{Kind: storeserver.Etcd, Dir: t.TempDir(), Binary: realBinary(t, binary)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		t.Cleanup(m.Kill)
+		addresses = append(addresses, m.Address())
+	}
+	return members, addresses
+}
+
+// TestConfirmNeedsQuorum asks a member that lost the others, and so cannot know
+// whether it was superseded: it must not answer from what it has.
+func TestConfirmNeedsQuorum(t *testing.T) {
+	for version, binary := range binaries {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			members, addresses := startCluster(t, binary)
+			alone := open(t, options(addresses[0]))
+			fill(t, alone)
+			members[1].Pause()
+			members[2].Pause()
+			for _, call := range []*core.StoreCall{probe("confirm"), probe("fetch"), probe("trail"), {Confirm: &core.StoreConfirm{Term: 1, Beat: true}}} {
+				call.Timeout = callWithin
+				do(t, alone, core.StoreFailed, call)
+			}
+			members[1].Resume()
+			members[2].Resume()
+			until(t, "a confirmation with a quorum", func() bool {
+				return alone.Do(t.Context(), &core.StoreCall{Timeout: time.Second, Confirm: &core.StoreConfirm{}}).Status == core.StoreOK
+			})
+		})
+	}
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); {
+		if time.Now().After(end) {
+			t.Fatalf("never seen: %s", what)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ func eachEtcd(t *testing.T, test func(t *testing.T, server *storeserver.Server),
 	t.Helper()
 	for version, binary := range binaries {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			test(t, startEtcd(t, storeserver.Options{Binary: binary, Args: args}))
 		})
 	}
