@@ -111,6 +111,7 @@ func New(o Options) (*Host, error) {
 	h.inbox.wake = make(chan struct{}, 1)
 	h.calls.init()
 	h.o.Core.Seed = randomSeed()
+	h.o.Core.EnsureDefaults()
 	now := h.clock.Now()
 	var err error
 	if h.replica, err = core.NewReplica(h.o.Core, o.Boot, now); err != nil {

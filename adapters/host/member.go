@@ -68,8 +68,11 @@ func (h *Host) stepMember(msg core.ReplicaMessage) {
 	}
 }
 
-// closeMember stops acting, closes the session and waits until that is in the log.
+// closeMember stops acting, closes the session and waits until that is in the log. It
+// does not wait for a registry that cannot be reached longer than the leases last:
+// afterwards nobody waits for this member.
 func (h *Host) closeMember(ctx context.Context) error {
+	worth := h.worthWaiting()
 	h.memberMu.Lock()
 	if h.member != nil {
 		h.member.Close()
@@ -84,6 +87,9 @@ func (h *Host) closeMember(ctx context.Context) error {
 		if closed {
 			return nil
 		}
+		if reason := h.notReady(); reason != "" && h.clock.Now() >= worth {
+			return fmt.Errorf("closing the session: %s", reason)
+		}
 		select {
 		case <-changed:
 		case <-time.After(h.o.Evaluation):
@@ -93,6 +99,23 @@ func (h *Host) closeMember(ctx context.Context) error {
 			return fmt.Errorf("closing the session: %w; its scopes are led anew when it expires", ctx.Err())
 		}
 	}
+}
+
+// worthWaiting is until when a hand-over is of use: while the member's lease lasts, and
+// as long as a registrar may take to be replaced.
+func (h *Host) worthWaiting() core.Time {
+	now, held := h.Held()
+	until := now.Add(2 * h.o.Core.ElectionTimeout)
+	for _, x := range held {
+		until = max(until, x.Until)
+	}
+	return until
+}
+
+// notReady is why the replica cannot vouch for its copy, empty when it can.
+func (h *Host) notReady() (reason string) {
+	h.View(func(_ *core.Registry, s core.Status) { reason = s.NotReadyReason })
+	return reason
 }
 
 // MemberID is the id of the process's own member, empty when it has none.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,24 @@ func TestStoreThatIsDown(t *testing.T) {
 	}
 	s.set(false)
 	until(t, h.Host, "it leads again", func() bool { _, held := h.Holds("a/b"); return held })
+}
+
+// A node that is shut down while its store is away does not wait for it longer than
+// anybody believes anything.
+func TestShutdownWithoutItsStore(t *testing.T) {
+	s := newModelStore()
+	h := cluster(t, 1, onStore(s))[0]
+	declare(t, h.Host, "a/b")
+	until(t, h.Host, "the own member leads", func() bool { _, held := h.Holds("a/b"); return held })
+	s.set(true)
+	begun := time.Now()
+	err := h.Shutdown(within(t)) // for 20 s, if it were to wait for the store
+	if err == nil || !strings.Contains(err.Error(), "the store does not answer") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
 
 // Run ends with its calls: none outlives it (TestMain looks for goroutines).
