@@ -127,7 +127,7 @@ func migrate(ctx context.Context, conn *pgx.Conn, o Options) error {
 		return err
 	}
 	if !o.Migrate {
-		return unfit("schema %s is at version %d of %d, and this process may not migrate: open it once with Migrate, as a member of %s_owner, or run SchemaSQL there",
+		return unfit("schema %s is at version %d of %d, and this process may not migrate: start leaderd once as a member of %s_owner, or run there what leaderd postgres schema prints",
 			o.Schema, version, len(migrations()), o.Schema)
 	}
 	return upgrade(ctx, tx, o.Schema, version)

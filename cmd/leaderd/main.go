@@ -43,7 +43,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newServeCommand(), newDevCommand(), newConfigCommand(), newVersionCommand())
-	root.AddCommand(newFenceCommand(), newMigrateCommand())
+	root.AddCommand(newFenceCommand(), newMigrateCommand(), newPostgresCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	return root
 }
