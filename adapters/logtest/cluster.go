@@ -33,6 +33,8 @@ type cluster struct {
 	place   string
 	edit    func(*core.Config)
 	nodes   []*node
+	// stopping: the replicas are expected to stop with a reason.
+	stopping bool
 
 	mu      sync.Mutex
 	cut     map[core.NodeID]bool // from the other replicas
@@ -165,6 +167,9 @@ func (n *node) end() {
 	n.c.mu.Unlock()
 	n.stop()
 	err := <-n.done
+	if n.c.stopping {
+		err = nil
+	}
 	if n.store != nil {
 		err = errors.Join(err, n.store.Close())
 		n.store = nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ func Replicas(t *testing.T, f Factory) {
 	t.Run("agreement", func(t *testing.T) { agreement(t, &f, server) })
 	replicasOver(t, over)
 	t.Run("server restarted", func(t *testing.T) { serverRestarted(t, over(t, "restarted", nil)) })
+	t.Run("server set back", func(t *testing.T) { serverSetBack(t, over(t, "setback", nil)) })
 }
 
 // RaftReplicas runs those of the cases of Replicas that need no store over raft's
@@ -297,6 +299,56 @@ func serverRestarted(t *testing.T, c *cluster) {
 	}
 	c.trace()
 	c.fences()
+}
+
+// serverSetBack: the server comes back with an older copy of its data. The replicas
+// find that their marks are not in it, close the log and serve no more, with a reason;
+// nothing is elected on it.
+func serverSetBack(t *testing.T, c *cluster) {
+	t.Helper()
+	c.play()
+	copied := filepath.Join(t.TempDir(), "copy")
+	c.server.Stop()
+	if err := errors.Join(c.server.Copy(copied), c.server.Restart(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	c.do(c.nodes[0], "lost/declare", declareShards(20, 24))
+	c.do(c.nodes[0], "lost/open", openSession("lost", 1))
+	c.agree()
+	before := c.trace()
+	c.server.Kill()
+	if err := errors.Join(c.server.RestoreFrom(copied), c.server.Restart(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	c.stopping = true
+	client := c.client()
+	c.await("the log closed, for a reason", func() bool {
+		r, err := client.call(&core.StoreCall{Timeout: shortCall, Confirm: &core.StoreConfirm{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status == core.StoreOK && r.Lead.GetClosed() != ""
+	})
+	c.await("every replica stopped or out of service, with the reason", func() bool {
+		for _, n := range c.nodes {
+			// All say what the operator can do about it.
+			if s := n.status(); s.Ready || !strings.Contains(s.NotReadyReason, "fence jump") {
+				return false
+			}
+		}
+		return true
+	})
+	for _, n := range c.nodes {
+		t.Logf("replica %d: %s", n.id, n.status().NotReadyReason)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		command := declareShards(30, 31)(nil)
+		command.RequestId = "after the loss"
+		if result, err := n.host.Do(ctx, command); err == nil {
+			t.Errorf("replica %d acknowledged on a log that lost what was acknowledged: %v", n.id, result)
+		}
+		cancel()
+	}
+	mustEqual(t, "events", c.trace(), before)
 }
 
 func (c *cluster) office() (*node, uint64) {
