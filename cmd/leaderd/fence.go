@@ -95,10 +95,12 @@ func openForOperator(ctx context.Context, c *config.Config, out io.Writer) (stor
 
 func (j *jump) run(ctx context.Context) error {
 	log, err := readLog(ctx, j.store)
-	if errors.Is(err, errDamaged) {
+	switch {
+	case errors.Is(err, errDamaged):
 		return fmt.Errorf("%w. Nothing was changed. Restore a backup of the store (the whole of %s), and then jump", err, placeOf(j.config))
-	}
-	if err != nil {
+	case errors.Is(err, errUnfit):
+		return fmt.Errorf("%w. Nothing was changed. Put that right; where the log itself is damaged, restore a backup of the store (the whole of %s), and then jump", err, placeOf(j.config))
+	case err != nil:
 		return err
 	}
 	if err := j.judge(log); err != nil {

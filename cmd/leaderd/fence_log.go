@@ -24,8 +24,12 @@ const (
 	fetchesOnce = 10_000
 )
 
-// errDamaged is wrapped by what is wrong with the content of a log that was read.
-var errDamaged = errors.New("what lies in the store is damaged")
+// errDamaged is wrapped by what is wrong with the content of a log that was read, and
+// errUnfit by what a store says of itself: its settings, its role, or what lies in it.
+var (
+	errDamaged = errors.New("what lies in the store is damaged")
+	errUnfit   = errors.New("the store must not be used")
+)
 
 // refusedError is a call whose guard did not hold: it changed nothing.
 type refusedError struct{ text string }
@@ -44,7 +48,7 @@ func ask(ctx context.Context, s store, c *core.StoreCall) (*core.StoreReply, err
 	case core.StoreRefused:
 		return reply, &refusedError{reply.Text}
 	case core.StoreUnfit:
-		return reply, fmt.Errorf("the store must not be used: %s", reply.Text)
+		return reply, fmt.Errorf("%w: %s", errUnfit, reply.Text)
 	}
 	return reply, fmt.Errorf("the store does not answer, and may have done it or still do it: %s", reply.Text)
 }
@@ -115,7 +119,7 @@ func placeOf(c *config.Config) string {
 	r := &c.Registry
 	switch r.Store {
 	case config.StoreEtcd:
-		return fmt.Sprintf("etcd at %s, prefix %s", strings.Join(r.Etcd.Endpoints, " "), r.Etcd.Prefix)
+		return fmt.Sprintf("etcd at %s, prefix %s", strings.Join(slices.Sorted(slices.Values(r.Etcd.Endpoints)), " "), r.Etcd.Prefix)
 	case config.StorePostgres:
 		return fmt.Sprintf("postgres at %s, schema %s", databaseOf(r.Postgres.URL), r.Postgres.Schema)
 	case config.StoreRedis:

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/adapters/config"
@@ -140,6 +143,90 @@ func TestJumpRefuses(t *testing.T) {
 			t.Errorf("with force: %v", err)
 		}
 	}
+}
+
+// A server that waits for a replica which is gone for good is jumped without having
+// been closed.
+func TestJumpOnAnotherServer(t *testing.T) {
+	s := newModelStore("server-a")
+	newHistory(t, 2).writeStore(t, s)
+	s.server = "server-b"
+	if _, err := runJump(s, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.lead(t).Identity; got != "server-b" {
+		t.Errorf("the log is on %s", got)
+	}
+}
+
+// unfitStore says that it must not be used.
+type unfitStore struct{ *modelStore }
+
+func (unfitStore) Do(_ context.Context, c *core.StoreCall) *core.StoreReply {
+	return &core.StoreReply{ID: c.ID, Status: core.StoreUnfit, Text: "entry 7 does not decode"}
+}
+
+func TestJumpSaysWhatAnUnfitStoreNeeds(t *testing.T) {
+	_, err := runJump(unfitStore{newModelStore("server-a")}, true)
+	for _, want := range []string{"entry 7 does not decode", "Nothing was changed", "restore a backup"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// Only the word yes agrees, and only on a terminal.
+func TestConfirm(t *testing.T) {
+	for answer, agreed := range map[string]bool{"yes\n": true, "y\n": false, "no\n": false, "\n": false} {
+		terminal, keyboard := openTerminal(t)
+		if _, err := keyboard.WriteString(answer); err != nil {
+			t.Fatal(err)
+		}
+		cmd := quietCommand()
+		cmd.SetIn(terminal)
+		if err := confirm(cmd, false); (err == nil) != agreed {
+			t.Errorf("%q: %v", answer, err)
+		}
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(read.Close(), write.Close()) }()
+	if _, err := write.WriteString("yes\n"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := quietCommand()
+	cmd.SetIn(read)
+	if err := confirm(cmd, false); err == nil || !strings.Contains(err.Error(), "add --yes") {
+		t.Errorf("a pipe agrees: %v", err)
+	}
+	if err := confirm(cmd, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// openTerminal returns a terminal and who types at it.
+func openTerminal(t *testing.T) (terminal, keyboard *os.File) {
+	t.Helper()
+	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = keyboard.Close() })
+	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	return terminal, keyboard
 }
 
 // spoiled is a store whose entries are not what was written.

@@ -124,8 +124,8 @@ func (f *migrateFlags) load() error {
 			switch first := (*list.configs)[0]; {
 			case c.ClusterID != cluster:
 				return fmt.Errorf("%s is of cluster %s, another file of %s: a registry stays in its cluster", path, c.ClusterID, cluster)
-			case c.Registry.Store != first.Registry.Store || placeOf(c) != placeOf(first):
-				return fmt.Errorf("%s names another place (%s) than the file before (%s)", path, placeOf(c), placeOf(first))
+			case c.Registry.Store != first.Registry.Store:
+				return fmt.Errorf("%s keeps the registry in %s, a file before it in %s: one end is one place", path, c.Registry.Store, first.Registry.Store)
 			}
 		}
 	}
@@ -224,7 +224,7 @@ func (m *migration) run(ctx context.Context) error {
 }
 
 func (m *migration) interrupted(err error) error {
-	return fmt.Errorf("%w. Neither end is served now; run this again, or take the source back with --reopen, which says whether it can", err)
+	return fmt.Errorf("%w. The target is not served, nor is the source if it was closed: run this again, or take the source back with --reopen, which says whether it can", err)
 }
 
 // judge refuses what cannot be moved, and a target that holds something of its own.

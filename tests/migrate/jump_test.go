@@ -28,6 +28,8 @@ type pair struct {
 	level func() error
 	// promote makes a primary of the replica.
 	promote func() error
+	// damage changes the newest entry, behind the back of everybody.
+	damage func() error
 }
 
 // A replica that lagged is promoted: the service stops and says why, and one command
@@ -75,6 +77,13 @@ func TestJumpAfterALaggingReplicaWasPromoted(t *testing.T) {
 				t.Errorf("the published trail begins with record %d", records[0].Seq)
 			}
 			refusedBy(t, "nothing waits for a jump", "fence", "jump", "--yes", "--config", config)
+
+			must(t, p.damage())
+			before := at.lead(t)
+			refusedBy(t, "Nothing was changed", "fence", "jump", "--yes", "--force", "--config", config)
+			if after := at.lead(t); after.Term != before.Term || after.Generation != before.Generation {
+				t.Errorf("a damaged log was replaced: %v", after)
+			}
 		})
 	}
 }
@@ -141,6 +150,14 @@ func redisPair(t *testing.T) *pair {
 		}
 		return err
 	}
+	p.damage = func() error {
+		entries := "/leadership/" + clusterID + "/entries"
+		answer, err := redisAsk(p.replica.Address(), "EVAL \"local n = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1] return redis.call('XDEL', KEYS[1], n)\" 1 "+entries)
+		if err == nil && !strings.HasPrefix(answer, ":1") {
+			err = errors.New(answer)
+		}
+		return err
+	}
 	return p
 }
 
@@ -195,6 +212,10 @@ func postgresPair(t *testing.T) *pair {
 		return postgresWant(p.primary, "SELECT count(*) = 1 AND bool_and(replay_lsn >= sent_lsn) FROM pg_stat_replication WHERE state = 'streaming'")
 	}
 	p.promote = func() error { return postgresWant(p.replica, "SELECT NOT pg_is_in_recovery() OR pg_promote(true, 20)") }
+	p.damage = func() error {
+		return postgresWant(p.replica, `WITH d AS (UPDATE leadership.entry SET data = data || '\x00'
+			WHERE index = (SELECT max(index) FROM leadership.entry) RETURNING 1) SELECT count(*) = 1 FROM d`)
+	}
 	return p
 }
 
