@@ -1,9 +1,11 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,7 +152,9 @@ func (s *stories) unbelieved(t *testing.T, down time.Time) (lasted time.Duration
 	harness.Await(t, harness.TTL+500*time.Millisecond, "every member giving up its belief", nobody)
 	lasted = time.Since(down)
 	for _, n := range s.c.Nodes {
-		harness.Await(t, noticedWithin, n.ID+" saying that the store does not answer", func() error { return unready(n, "/readyz", "the store does not answer") })
+		harness.Await(t, noticedWithin, n.ID+" saying that the store does not answer", func() error {
+			return errors.Join(unready(n, "/readyz", "the store does not answer"), measures(n, "mesh_leadership_store_up 0"))
+		})
 	}
 	harness.Await(t, outage, "the end of the outage", func() error {
 		if err := nobody(); err != nil {
@@ -184,8 +188,20 @@ func (s *stories) serves(before harness.Leaders, raised uint64) error {
 		if a.Status != http.StatusOK {
 			return fmt.Errorf("%s: a linearizable read is answered with %d: %s", n.ID, a.Status, a.Body)
 		}
+		if err := measures(n, "mesh_leadership_store_up 1"); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// measures returns nil when /metrics has the line.
+func measures(n *harness.Node, line string) error {
+	a, err := n.Get("/metrics")
+	if err == nil && !strings.Contains("\n"+string(a.Body), "\n"+line+"\n") {
+		err = fmt.Errorf("%s: /metrics (status %d) lacks the line %s", n.ID, a.Status, line)
+	}
+	return err
 }
 
 func logSizes(c *harness.Cluster) (sizes []int64) {
