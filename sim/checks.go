@@ -114,7 +114,7 @@ func (w *World) observe(r *replica) {
 	}
 	g := r.core.Registry()
 	revision := g.Revision()
-	if revision == r.observed {
+	if revision == r.observed || w.lost(revision) {
 		return
 	}
 	for i := max(r.observed+1, w.relocatedAt); i <= revision; i++ {
@@ -325,6 +325,9 @@ func (w *World) turned(r *replica) {
 }
 
 func (c *checks) told(at int64, replica core.NodeID, r *core.Record) {
+	if c.w.lost(r.Revision) {
+		return
+	}
 	fresh := c.agreement.Record(at, replica, r)
 	c.fences.Record(at, r)
 	if fresh {
@@ -370,6 +373,9 @@ func (c *checks) heard(at int64, id core.SessionID) {
 }
 
 func (c *checks) answered(at int64, requestID string, r *core.Result) {
+	if c.w.lost(r.Revision) {
+		return
+	}
 	c.exactlyOnce.Answered(at, requestID, r)
 	if core.Code(r.Code) == core.CodeOK && r.Revision > 0 {
 		c.durable.Acknowledged(at, requestID, r)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/sim/check"
@@ -68,15 +69,25 @@ func (v *storeServer) jump(m core.Relocation) (kept, now uint64, err error) {
 // jumped tells the checkers what was lost: everything behind a revision, and no more.
 func (w *World) jumped(kept, now uint64) {
 	c := w.checks
-	c.linearizable.Relocated(kept)
+	c.linearizable.Relocated(w.now, kept)
 	c.chronicle.Relocated(kept)
 	c.agreement.Relocated(kept)
 	c.exactlyOnce.Relocated(kept)
 	c.fences.Relocated(kept)
+	w.losses = append(w.losses, revisions{kept + 1, now - 1})
 	w.relocatedAt = now
 	// Elections wait until the members of before have stopped.
 	w.health.troubled = w.now + 2*int64(w.scenario.TTL)
 	w.healthChanged()
+}
+
+// revisions is a range of them, both ends included.
+type revisions struct{ from, to uint64 }
+
+// lost reports whether a revision is one of those that the store lost and a jump
+// left behind. A replica that was not told yet may still speak of it.
+func (w *World) lost(revision uint64) bool {
+	return slices.ContainsFunc(w.losses, func(l revisions) bool { return l.from <= revision && revision <= l.to })
 }
 
 // relocated reports whether a session is of before an operator's jump. What it

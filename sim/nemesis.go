@@ -78,6 +78,7 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"store-lost-writes":   func(n *nemesis, d time.Duration) { n.w.store.failOver(n.rng.IntN(maxPast), d) },
 	"store-cut":           func(n *nemesis, d time.Duration) { n.cutStore(n.anyReplica(), d) },
 	"store-cut-registrar": func(n *nemesis, d time.Duration) { n.cutStore(n.registrar(), d) },
+	"store-late-tail":     (*nemesis).lagTail,
 	"late-append":         func(n *nemesis, d time.Duration) { n.atAppend = d },
 }
 

@@ -52,6 +52,20 @@ func (n *nemesis) loseCalls(d time.Duration) {
 	})
 }
 
+// lagTail lets a replica learn late what became of its calls, and even later what is
+// in the log.
+func (n *nemesis) lagTail(d time.Duration) {
+	r := n.anyReplica()
+	lag := 50*ms + time.Duration(n.rng.Int64N(int64(400*ms)))
+	n.w.tracef(r.name, "answers of the store take %v to it and the tail of the log %v, for %v", lag/2, lag, d)
+	r.slow++
+	r.client.lag = lag
+	n.lasting(d, func() {
+		r.client.lag = 0
+		n.recover(&r.slow, lag)
+	})
+}
+
 // cutStore cuts a replica from the store, and from nothing else, in one direction
 // or in both.
 func (n *nemesis) cutStore(r *replica, d time.Duration) {

@@ -246,6 +246,7 @@ func storeTroubles() []FaultRate {
 		fault("store-loses", 10*sec, 500*ms, 5*sec),
 		fault("store-cut", 8*sec, 300*ms, 5*sec),
 		fault("store-cut-registrar", 8*sec, 300*ms, 4*sec),
+		fault("store-late-tail", 10*sec, 500*ms, 4*sec),
 		fault("late-append", 5*sec, 100*ms, 4*sec),
 		fault("store-fail-over", 25*sec, 0, 0),
 	}
@@ -254,12 +255,14 @@ func storeTroubles() []FaultRate {
 func storeFaults() Scenario {
 	s := baseline("store-faults", "a store that is slow or stands still, calls and answers that are lost, repeated or late, replicas cut off from it")
 	s.only = LogCAS
+	s.Workload.ReadEvery = Duration(150 * ms)
 	s.Faults = []FaultRate{
 		fault("store-pause", 6*sec, 100*ms, 3*sec),
 		fault("store-slow", 6*sec, 500*ms, 5*sec),
 		fault("store-loses", 5*sec, 500*ms, 5*sec),
 		fault("store-cut", 4*sec, 300*ms, 5*sec),
 		fault("store-cut-registrar", 5*sec, 300*ms, 4*sec),
+		fault("store-late-tail", 4*sec, 500*ms, 4*sec),
 		fault("late-append", 3*sec, 100*ms, 4*sec),
 		fault("replica-crash", 9*sec, 100*ms, 2*sec),
 		fault("member-pause", 8*sec, 500*ms, 4*sec),

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/core/plant"
 	"github.com/omnirelay/leadership/sim/check"
 )
 
@@ -28,6 +29,7 @@ type store struct {
 	loseCalls int // chance in a thousand
 	loseReply int // likewise
 	repeat    int // likewise: a call is executed twice
+	skip      int // likewise: an entry is left out of the tail, against the contract
 	flapping  int // calls go to either server
 
 	// lossy says that a fail-over lost something that was acknowledged.
@@ -60,10 +62,14 @@ type storeVisit struct {
 	from  *replica
 	life  int // of the caller
 	began int64
+	rest  time.Duration // from its execution to its answer
 }
 
 func newStore(w *World, rng *rand.Rand) *store {
 	s := &store{w: w, rng: rng, closedAt: never, serveMax: w.scenario.Store.ServeMax.D()}
+	if w.plants.Has(plant.GapAccepted) {
+		s.skip = 50
+	}
 	for i := range s.servers {
 		at := w.scenario.Replicas + w.scenario.Members + w.scenario.Resources + i
 		s.servers[i] = &storeServer{s: s, at: endpoint(at)}
@@ -106,8 +112,10 @@ func (v *storeServer) arrive(c *storeVisit) {
 		}
 		return
 	}
-	life := v.life
-	v.s.w.after(v.s.serveTime(), func() { v.execute(c, life) })
+	life, took := v.life, v.s.serveTime()
+	before := time.Duration(v.s.rng.Int64N(int64(took) + 1))
+	c.rest = took - before
+	v.s.w.after(before, func() { v.execute(c, life) })
 }
 
 func (s *store) serveTime() time.Duration {
@@ -158,6 +166,7 @@ func (v *storeServer) perform(c *storeVisit) {
 		v.remember()
 	}
 	reply := v.model.Do(v.identity, s.planted(v, c.call))
+	s.leaveOut(reply)
 	s.noteCall(v, c, reply)
 	if v.model.Position() != before {
 		v.wakeWaiting()
@@ -165,7 +174,15 @@ func (v *storeServer) perform(c *storeVisit) {
 	if s.w.network.chanceOf(s.rng, s.loseReply) {
 		return
 	}
-	s.w.network.call(v.at, c.from.at, func() { c.from.storeAnswered(c, reply) })
+	life, rest := v.life, c.rest+c.from.client.lag/2
+	if c.call.Fetch != nil {
+		rest += c.from.client.lag / 2
+	}
+	s.w.after(rest, func() {
+		if v.life == life {
+			s.w.network.call(v.at, c.from.at, func() { c.from.storeAnswered(c, reply) })
+		}
+	})
 }
 
 // remember keeps the state before a change, for a successor that missed it.

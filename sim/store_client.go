@@ -16,7 +16,8 @@ type storeClient struct {
 	pending map[uint64]bool // calls that were not answered yet, by id
 	// tail is what this process was given of the log and appended, by index.
 	tail       map[uint64]*core.StoredEntry
-	toOldStore bool // it still talks to a server that was superseded
+	lag        time.Duration // what the tail of the log takes to it on top, and any answer half of
+	toOldStore bool          // it still talks to a server that was superseded
 }
 
 // call makes a call on the store. It is answered once, by its time-out at the

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core"
@@ -36,4 +38,12 @@ func (s *store) plantUnguarded(v *storeServer, c *core.StoreCall) *core.StoreCal
 	}
 	lead.AppendId = c.Append.Lead.AppendId
 	return &core.StoreCall{ID: c.ID, Timeout: c.Timeout, Append: a}
+}
+
+// leaveOut is what a store does that breaks the contract: its tail skips an entry.
+func (s *store) leaveOut(reply *core.StoreReply) {
+	if n := len(reply.Entries); n > 2 && s.w.network.chanceOf(s.rng, s.skip) {
+		i := 1 + s.rng.IntN(n-2)
+		reply.Entries = slices.Delete(slices.Clone(reply.Entries), i, i+1)
+	}
 }

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"container/heap"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/sim/check"
 )
 
 // benchStore is a store and a world that goes on only as far as a test lets it; its
@@ -132,6 +134,23 @@ func TestStoreFailOverLosesTheLatestAndLeavesTheOldOne(t *testing.T) {
 	if a := answer(t, r, 9); a.Identity != old.identity || a.Lead.Last != 5 {
 		t.Errorf("a client that was left behind: %+v", a)
 	}
+}
+
+// A store whose tail skips entries breaks its contract: the service must stop, and
+// say why.
+func TestAStoreThatSkipsEntriesStopsTheService(t *testing.T) {
+	for seed := uint64(1); seed <= 10; seed++ {
+		s := named(t, "crashes")
+		w := newWorld(Options{Seed: seed, Scenario: s, Log: LogCAS})
+		w.store.skip = 100
+		for _, v := range w.play().Violations {
+			if v.Property == check.NoPanicProperty && strings.Contains(v.Text, "does not follow") {
+				return
+			}
+			t.Errorf("seed %d: %v", seed, v)
+		}
+	}
+	t.Error("nobody noticed")
 }
 
 func TestStoreCutsAndLosses(t *testing.T) {

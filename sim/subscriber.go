@@ -41,7 +41,7 @@ func (s *subscriber) move() {
 // turned reads what a turn of its replica added. A slow reader leaves it for
 // later.
 func (s *subscriber) turned(r *replica) {
-	if r != s.w.replicas[s.from] || s.rng.IntN(4) == 0 {
+	if r != s.w.replicas[s.from] || s.rng.IntN(4) == 0 || s.w.lost(r.core.Registry().Revision()) {
 		return
 	}
 	if s.stream == nil || s.life != r.incarnation {
@@ -78,7 +78,7 @@ func (s *subscriber) read(r *replica, limit int) {
 // finish reads to the end.
 func (s *subscriber) finish() {
 	r := s.w.replicas[s.from]
-	if r.core == nil {
+	if r.core == nil || s.w.lost(r.core.Registry().Revision()) {
 		return
 	}
 	if s.stream == nil || s.life != r.incarnation {

@@ -65,8 +65,9 @@ type World struct {
 	over   bool
 
 	network     *network
-	store       *store // nil: the replicas keep the log among themselves
-	relocatedAt uint64 // the revision that the latest jump of an operator led to
+	store       *store      // nil: the replicas keep the log among themselves
+	losses      []revisions // that an operator's jumps left behind
+	relocatedAt uint64      // the revision that the latest of them led to
 	replicas    []*replica
 	members     []*member
 	resources   []*resource

@@ -36,6 +36,7 @@ type Linearizable struct {
 	proposed map[place]int64 // when an entry was first written anywhere
 	scopes   map[string]*chain
 	claims   []operation // of revisions
+	since    int64       // operations called before this are left out
 }
 
 // place names one entry of the log, be it committed or not.
@@ -155,7 +156,7 @@ func describeRecord(r *core.Record) string {
 // Answered takes a client's command with its answer. One that was not executed
 // says nothing.
 func (c *Linearizable) Answered(call, back int64, command *logpb.Command, r *core.Result) {
-	if r.Revision == 0 || core.Code(r.Code) == core.CodeTooOld {
+	if call < c.since || r.Revision == 0 || core.Code(r.Code) == core.CodeTooOld {
 		return
 	}
 	scopes, such := outcome(command, r)
@@ -173,6 +174,9 @@ func (c *Linearizable) Answered(call, back int64, command *logpb.Command, r *cor
 
 // Read takes what a linearizable read found.
 func (c *Linearizable) Read(call, back int64, who, scope string, found ScopeView, revision uint64) {
+	if call < c.since {
+		return
+	}
 	text := fmt.Sprintf("a read of %s at %s found %+v at revision %d", scope, who, found, revision)
 	h := c.chainOf(scope)
 	h.observations = append(h.observations, operation{call: call, back: back, reader: true, text: text, such: func(v ScopeView) bool { return v == found }})
@@ -190,10 +194,11 @@ func (c *Linearizable) Check() {
 
 // Relocated tells that an operator let the log go on from a revision. Everything
 // answered until now has an order of its own; after it, what was kept is as it was
-// and what came later never was.
-func (c *Linearizable) Relocated(kept uint64) {
+// and what came later never was. What is under way may belong to either, and is left
+// out.
+func (c *Linearizable) Relocated(at int64, kept uint64) {
 	c.Check()
-	c.claims = nil
+	c.claims, c.since = nil, at
 	for _, h := range c.scopes {
 		h.observations = nil
 		h.steps = slices.DeleteFunc(h.steps, func(s *step) bool { return s.revision > kept })
