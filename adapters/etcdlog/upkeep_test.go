@@ -61,6 +61,13 @@ func TestHalfWrittenSnapshots(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		inForce := 0
+		if got.pointer != nil {
+			inForce = got.pointer.Chunks
+		}
+		if left := count(t, raw, "chunk/") - inForce; left > 3 {
+			t.Fatalf("interrupted at %d: %d chunks of more than one half-written snapshot are left", nth, left)
+		}
 		switch index := got.pointer.index(); {
 		case r.Status == core.StoreOK && index != uint64(nth):
 			t.Fatalf("interrupted at %d: acknowledged, and the snapshot is of %d", nth, index)
