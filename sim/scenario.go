@@ -167,10 +167,18 @@ func ScenarioByName(name string) (Scenario, error) {
 
 // On reports whether the scenario can be run over a log; an error says why not.
 func (s *Scenario) On(log Log) error {
-	if s.only == "" || s.only == log || s.only == LogRaft && log == "" {
-		return nil
+	if log == "" {
+		log = LogRaft
 	}
-	return fmt.Errorf("scenario %q is about the log %q", s.Name, s.only)
+	if s.only != "" && s.only != log {
+		return fmt.Errorf("scenario %q is about the log %q", s.Name, s.only)
+	}
+	for _, f := range s.Faults {
+		if log == LogRaft && ofStore(f.Fault) {
+			return fmt.Errorf("scenario %q: the fault %q needs an external store: --log cas", s.Name, f.Fault)
+		}
+	}
+	return nil
 }
 
 // forSeed is the scenario as this seed meets it over a log.

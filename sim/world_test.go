@@ -34,7 +34,7 @@ func clean(t *testing.T, s Scenario, log Log, from, to uint64) Total {
 }
 
 func TestEveryScenarioIsClean(t *testing.T) {
-	seeds := uint64(6)
+	seeds := uint64(3)
 	if testing.Short() {
 		seeds = 1
 	}
@@ -49,10 +49,10 @@ func TestEveryScenarioIsClean(t *testing.T) {
 
 func TestDefaultReachesEverything(t *testing.T) {
 	if testing.Short() {
-		t.Skip("60 seeds")
+		t.Skip("70 seeds")
 	}
 	for _, log := range []Log{LogRaft, LogCAS} {
-		total := clean(t, named(t, "default"), log, 101, 160)
+		total := clean(t, named(t, "default"), log, 101, 135)
 		if missing := total.Stats.Missing(log); len(missing) > 0 {
 			t.Errorf("%s: never met: %v", log, missing)
 		}
