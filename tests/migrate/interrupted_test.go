@@ -57,7 +57,7 @@ func TestKilledMigrationGoesOn(t *testing.T) {
 		x.killAt(func(line string) bool { return strings.HasPrefix(line, steps[3]) }, 0)
 		x.takeBack()
 		x.end()
-		for range 6 {
+		for range 3 {
 			x.begin(back)
 			x.killAt(func(line string) bool { return strings.HasPrefix(line, steps[0]) }, time.Duration(rand.IntN(120))*time.Millisecond)
 			x.end()
