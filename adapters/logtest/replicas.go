@@ -89,8 +89,8 @@ func copied(t *testing.T, f *Factory, server *storeserver.Server, raft *cluster)
 	c := &cluster{t: t, dir: t.TempDir(), factory: f, server: server, place: "copied", edit: passive,
 		cut: map[core.NodeID]bool{}, records: map[uint64]*core.Record{}}
 	t.Cleanup(c.close)
-	w := newWriter(c.client(), 1)
-	w.b.cluster = clusterID
+	// By a writer that is none of them: the holder of the office would take it anew.
+	w := newWriter(c.client(), 9)
 	if err := errors.Join(w.takeOver(), copyEntries(w, entries)); err != nil {
 		t.Fatal(err)
 	}
