@@ -24,6 +24,16 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestReplicas runs replicas over the store.
+func TestReplicas(t *testing.T) {
+	for version, binary := range binaries {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			logtest.Replicas(t, factory(t, binary))
+		})
+	}
+}
+
 func factory(t *testing.T, binary string) logtest.Factory {
 	return logtest.Factory{
 		Server: storeserver.Options{

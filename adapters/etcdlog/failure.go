@@ -29,14 +29,41 @@ func (f *failed) Error() string { return f.text }
 
 func fail(format string, args ...any) error { return &failed{text: fmt.Sprintf(format, args...)} }
 
+// unfitError is a refusal to open a store that will be the same at the next attempt.
+type unfitError struct{ error }
+
+// Unfit tells that trying again cannot help.
+func (unfitError) Unfit() bool { return true }
+
+func (u unfitError) Unwrap() error { return u.error }
+
+// opening is the error of Open. What a running store waits for, an operator who sets
+// its user right, is at the start a mistake in the settings.
+func (s *Store) opening(err error) error {
+	refusal := fmt.Errorf("etcdlog: %s%s", s.explain(err), s.hint(err))
+	for _, e := range []error{rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrPermissionDenied} {
+		if errors.Is(err, e) {
+			return unfitError{refusal}
+		}
+	}
+	if mustNotBeUsed(err) {
+		return unfitError{refusal}
+	}
+	return refusal
+}
+
 // verdict turns an error into a reply.
 func (s *Store) verdict(err error) *core.StoreReply {
 	status := core.StoreFailed
-	var d *damage
-	if errors.As(err, &d) || errors.Is(err, rpctypes.ErrCorrupt) || errors.Is(err, rpctypes.ErrRequestTooLarge) || errors.Is(err, rpctypes.ErrTooManyOps) {
+	if mustNotBeUsed(err) {
 		status = core.StoreUnfit
 	}
 	return &core.StoreReply{Status: status, Text: s.explain(err)}
+}
+
+func mustNotBeUsed(err error) bool {
+	return errors.As(err, new(*damage)) || errors.As(err, new(unfitError)) ||
+		errors.Is(err, rpctypes.ErrCorrupt) || errors.Is(err, rpctypes.ErrRequestTooLarge) || errors.Is(err, rpctypes.ErrTooManyOps)
 }
 
 // explain says what is wrong and what would be right.

@@ -51,7 +51,10 @@ func (s *Store) judgeMembers(found []*clientv3.StatusResponse) error {
 			s.log.Warn("an etcd member is a learner and answers nothing yet", "endpoint", endpoint)
 		}
 	}
-	return errors.Join(problems...)
+	if len(problems) == 0 {
+		return nil
+	}
+	return unfitError{errors.Join(problems...)}
 }
 
 // unfitVersion says why a server must not be used. One whose version cannot be read

@@ -3,6 +3,7 @@ package etcdlog
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,11 @@ func refused(t *testing.T, o Options, want ...string) {
 	if err == nil {
 		s.Close() //nolint:errcheck // it should not have been opened
 		t.Fatalf("opened, want refused: %v", want)
+	}
+	// Without a connection it cannot be told whether the next attempt will fail too.
+	var u interface{ Unfit() bool }
+	if unfit := errors.As(err, &u) && u.Unfit(); unfit == strings.Contains(err.Error(), "if etcd listens there") {
+		t.Errorf("unfit: %v, of %v", unfit, err)
 	}
 	for _, w := range want {
 		if !strings.Contains(err.Error(), w) {
@@ -50,6 +56,9 @@ func TestOpenWithoutServer(t *testing.T) {
 	_, err = Open(ctx, options(proxy.Address()))
 	if err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("no server: %v, want that the connection was refused", err)
+	}
+	if errors.As(err, new(unfitError)) {
+		t.Errorf("no server is said to be one that will never be there: %v", err)
 	}
 }
 

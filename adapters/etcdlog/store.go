@@ -47,10 +47,11 @@ type Store struct {
 
 // Open connects to etcd and checks that what lies below the prefix is this cluster's
 // log or nothing. It waits 5 s at the longest. The error says what is wrong and what
-// would be right.
+// would be right; one for which trying again cannot help has the method Unfit() bool,
+// and that returns true.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.Validate(); err != nil {
-		return nil, fmt.Errorf("etcdlog: %w", err)
+		return nil, unfitError{fmt.Errorf("etcdlog: %w", err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, openWithin)
 	defer cancel()
@@ -59,7 +60,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if err := s.dial(); err != nil {
-		return nil, fmt.Errorf("etcdlog: %v: %w", o.Endpoints, err)
+		return nil, unfitError{fmt.Errorf("etcdlog: %v: %w", o.Endpoints, err)}
 	}
 	s.lookout = newLookout(s.client, s.keys.head(nameLead))
 	err := s.check(ctx)
@@ -68,7 +69,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if err != nil {
 		s.client.Close() //nolint:errcheck // the error that counts is the one before
-		return nil, fmt.Errorf("etcdlog: %s%s", s.explain(err), s.hint(err))
+		return nil, s.opening(err)
 	}
 	return s, nil
 }
