@@ -125,7 +125,10 @@ func (h *history) apply(t testing.TB, c *logpb.Command) {
 
 // writeStore makes a store of the history: a snapshot of nothing, the entries behind
 // it, and all but the newest of the audit trail.
-func (h *history) writeStore(t testing.TB, s *modelStore) {
+func (h *history) writeStore(t testing.TB, s *modelStore) { h.writeStoreFrom(t, s, 0) }
+
+// writeStoreFrom leaves out the oldest records of the audit trail.
+func (h *history) writeStoreFrom(t testing.TB, s *modelStore, dropped int) {
 	t.Helper()
 	lead, snapshot, err := core.NewRegistry(0).StoredLog(1, 0, s.server)
 	if err != nil {
@@ -143,7 +146,7 @@ func (h *history) writeStore(t testing.TB, s *modelStore) {
 	for _, c := range []*core.StoreCall{
 		{Replace: &core.StoreReplace{Lead: lead, Snapshot: snapshot}},
 		{Append: &core.StoreAppend{Guard: core.Position{Term: 1, Last: 1}, Lead: after, Entries: entries}},
-		{Publish: &core.StorePublish{Term: 1, Records: h.records[:len(h.records)-1]}},
+		{Publish: &core.StorePublish{Term: 1, Records: h.records[dropped : len(h.records)-1]}},
 	} {
 		if r := s.model.Do(s.server, c); r.Status != core.StoreOK {
 			t.Fatal(r.Text)

@@ -363,6 +363,28 @@ func TestMigrationGoesBackToAStore(t *testing.T) {
 	}
 }
 
+// A source that dropped its oldest audit records moves with what it has.
+func TestMigrationOfATrailThatBeginsLate(t *testing.T) {
+	h := newHistory(t, 20)
+	a, b := storeConfig("a:1"), storeConfig("b:1")
+	source, target := newModelStore("server-a"), newModelStore("server-b")
+	h.writeStoreFrom(t, source, 9)
+	if err := runMigration(source.end(a), target.end(b)); err != nil {
+		t.Fatal(err)
+	}
+	e := target.end(b)
+	err := e.copies(context.Background(), func(c *copied) error {
+		s, err := (&trail{page: c.page, history: c.registry.History()}).whole(context.Background())
+		if s.first != 10 {
+			t.Errorf("%v", s)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMigrationRefuses(t *testing.T) {
 	h := newHistory(t, 2)
 	a, b := storeConfig("a:1"), storeConfig("b:1")
