@@ -51,7 +51,8 @@ type storeJournal struct {
 	answeredAt Time
 	failing    string // what the last failed fetch said, until one succeeds
 	trouble    string // why nothing may be done with this log
-	closing    string // why this replica closes it
+	closing    string // why this replica closes it, and where
+	closeAt    Position
 
 	// end is the newest entry that was fetched or appended; staged are those of them
 	// that are not durable in the mark yet, applying those that are being made so.
@@ -227,9 +228,9 @@ func (j *storeJournal) due(kind int) (at Time, wanted bool) {
 	case callCheckpoint:
 		return now, j.holding && j.r.officeOpen && j.checkpointDue()
 	case callAttest:
-		return now, j.estranged() && j.closing == "" && (j.caughtUp() || j.plants(plant.AttestUnseen)) && !slices.Contains(j.attested, j.r.cfg.ID)
+		return now, j.unknown() && !j.forgetful() && j.closing == "" && (j.caughtUp() || j.plants(plant.AttestUnseen)) && !slices.Contains(j.attested, j.r.cfg.ID)
 	case callClose:
-		return now, j.closing != "" && j.lead != nil && j.lead.Closed == ""
+		return now, j.closing != "" && j.closeAt != Position{}
 	}
 	return Never, false
 }
@@ -257,6 +258,10 @@ func (j *storeJournal) caughtUp() bool { return j.read && j.end.index == j.lead.
 // estranged reports whether the log lies on another server than the one that it
 // was accepted on.
 func (j *storeJournal) estranged() bool { return j.lead != nil && j.lead.Identity != j.identity }
+
+// unknown reports whether every replica must say that it misses nothing: on a server
+// that the log was not accepted on, and before a log begins in an empty store.
+func (j *storeJournal) unknown() bool { return j.estranged() || (j.lead == nil && j.read) }
 
 // everyoneAttested reports whether every replica has found its mark on this server.
 func (j *storeJournal) everyoneAttested() bool {
@@ -334,7 +339,7 @@ func (j *storeJournal) makeCall(kind int) {
 		j.setMark(func(m *StoreMark) { m.Identity = j.identity })
 		c.Attest = &StoreAttest{Identity: j.identity, Node: j.r.cfg.ID}
 	case callClose:
-		at := j.position() // or it would close the log that an operator put in its place
+		at := j.closeAt
 		c.Close = &StoreClose{Guard: &at, Reason: j.closing}
 	}
 	if c == (StoreCall{}) {

@@ -24,6 +24,8 @@ func (j *storeJournal) step(in *Input) {
 	s := j.slots[kind]
 	j.slots[kind] = storeSlot{}
 	switch {
+	case kind == callFetch && j.holding:
+		// Of before the office. What it says is older than what the office rests on.
 	case reply.Status == StoreUnfit:
 		j.r.Halt(fmt.Errorf("the store must not be used: %s", reply.Text))
 	case reply.Status == StoreFailed:
@@ -97,15 +99,13 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 		j.renew(lead)
 		return kind == callFetch && s.end == 0
 	case kind == callClose:
-		j.lead = lead // guards the next attempt, if it takes one
 		return true
 	case j.plants(plant.AttestUnseen) && reply.Identity != j.mark.Identity && lead.GetLast() < max(s.end, j.floor.index):
 		j.plantForget()
 		return false
 	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
 		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
-			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation))
-		j.lead = lead
+			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation), lead)
 		return false
 	}
 	return j.trusts(kind, reply)
@@ -133,11 +133,11 @@ func (j *storeJournal) plantForget() {
 
 // lost stops this replica's part in the log, and the log for everybody, until an
 // operator has jumped the fence.
-func (j *storeJournal) lost(reason string) {
+// It is closed exactly where the loss was seen: elsewhere it is another log, or one
+// that an operator has put in its place.
+func (j *storeJournal) lost(reason string, seen *Lead) {
 	j.giveUp()
-	if j.closing == "" {
-		j.closing = reason
-	}
+	j.closing, j.closeAt = reason, Position{Term: seen.GetTerm(), Last: seen.GetLast()}
 	j.trouble = j.closing + "; nothing is served until an operator jumps the fence (leaderd fence jump)"
 }
 
@@ -145,6 +145,7 @@ func (j *storeJournal) lost(reason string) {
 // twice is still known from the mark.
 func (j *storeJournal) renew(lead *Lead) {
 	j.giveUp()
+	j.slots = [storeCalls]storeSlot{} // what was asked before tells of the log before
 	j.setMark(func(m *StoreMark) {
 		m.Generation, m.Identity, m.Index, m.Chain = lead.Generation, "", 0, nil
 	})
@@ -152,7 +153,6 @@ func (j *storeJournal) renew(lead *Lead) {
 	j.staged, j.restored, j.attempt, j.lead = nil, nil, nil, nil
 	j.closing, j.trouble = "", "the log was replaced and is being read"
 	j.standAt, j.bootTerm, j.lastHeld, j.vacated = Never, 0, 0, 0
-	j.slots[callFetch].notBefore = j.r.now
 }
 
 // take keeps the newest lead record seen.
@@ -207,7 +207,7 @@ func (j *storeJournal) resolve(s *storeSlot) {
 		j.holding, j.term, j.lastHeld = true, a.Lead.Term, a.Lead.Term
 		j.provenAt, j.standAt, j.trouble, j.verified = s.sentAt, Never, "", true
 		j.identity = a.Lead.Identity
-		j.setMark(func(m *StoreMark) { m.Identity = a.Lead.Identity })
+		j.setMark(func(m *StoreMark) { m.Identity, m.Witness = a.Lead.Identity, true })
 		if j.first == 0 {
 			j.first = 1
 		}
@@ -243,6 +243,10 @@ func (j *storeJournal) answered(kind int, s *storeSlot, reply *StoreReply) {
 			j.r.status.checkpoints++
 		} else {
 			j.failed(kind, reply.Text)
+		}
+	case callClose:
+		if reply.Status == StoreRefused {
+			j.closing = "" // the log is not where the loss was seen: look again
 		}
 	case callAttest:
 		if reply.Status == StoreOK && reply.Identity == j.identity {
@@ -290,11 +294,21 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 	j.considerStanding()
 }
 
+// forgetful reports whether this replica has served the log before and has no mark of
+// that: its word about the log would be worth nothing.
+func (j *storeJournal) forgetful() bool {
+	return !j.mark.Witness && j.r.registry.AnnouncedVersion(j.r.cfg.ID) != 0
+}
+
 // judge finds out whether anything keeps the log from being used.
 func (j *storeJournal) judge() {
 	switch {
+	case j.lead == nil && !j.everyoneAttested():
+		j.trouble = fmt.Sprintf("the store is empty; waiting for %s to confirm that it knows of no older log", j.unattested())
 	case j.lead == nil:
 		j.trouble = ""
+	case j.estranged() && j.forgetful():
+		j.trouble = "the store restarted or was replaced, and this node, which served the log before, has lost its mark: it cannot tell whether anything is missing; an operator must jump the fence (leaderd fence jump)"
 	case j.lead.Closed != "":
 		j.trouble = "the log is closed: " + j.lead.Closed
 	case j.estranged():
@@ -302,7 +316,7 @@ func (j *storeJournal) judge() {
 	default:
 		j.trouble = ""
 		if j.verified {
-			j.setMark(func(m *StoreMark) { m.Identity = j.lead.Identity })
+			j.setMark(func(m *StoreMark) { m.Identity, m.Witness = j.lead.Identity, true })
 		}
 	}
 }
@@ -325,7 +339,7 @@ func (j *storeJournal) considerStanding() {
 	switch l := j.lead; {
 	case j.holding:
 	case l == nil:
-		soon = true
+		soon = j.everyoneAttested()
 	case l.Closed != "":
 	case j.estranged():
 		soon = j.everyoneAttested()
@@ -347,7 +361,7 @@ func (j *storeJournal) considerStanding() {
 
 // extend puts what was fetched behind what is known, if it belongs there.
 func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
-	if snap := reply.Snapshot; snap != nil && snap.Index > j.end.index && !j.restore(snap) {
+	if snap := reply.Snapshot; snap != nil && snap.Index > j.end.index && !j.restore(snap, reply.Lead) {
 		return false
 	}
 	for _, e := range reply.Entries {
@@ -359,11 +373,11 @@ func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
 			continue
 		}
 		if e.Index != j.end.index+1 || !bytes.Equal(e.Chain, ChainEntry(j.end.chain, e.Index, e.Term, e.Data)) {
-			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index))
+			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index), reply.Lead)
 			return false
 		}
 		j.stage(e)
-		if !j.matchesFloor() {
+		if !j.matchesFloor(reply.Lead) {
 			return false
 		}
 	}
@@ -371,39 +385,39 @@ func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
 	switch {
 	case j.plants(plant.GapAccepted):
 	case len(reply.Entries) == 0 && last > j.end.index && s.end <= j.end.index:
-		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index))
+		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index), reply.Lead)
 		return false
 	case last == j.end.index && !bytes.Equal(reply.Lead.GetChain(), j.end.chain):
-		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", last))
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", last), reply.Lead)
 		return false
 	}
 	return true
 }
 
 // restore takes a snapshot that replaces entries which are no longer kept.
-func (j *storeJournal) restore(snap *StoredSnapshot) bool {
+func (j *storeJournal) restore(snap *StoredSnapshot, lead *Lead) bool {
 	g, err := j.r.registryFrom(snap.Index, snap.Data)
 	switch {
-	case err != nil:
-		j.lost(fmt.Sprintf("the snapshot at entry %d of the store: %v", snap.Index, err))
+	case err != nil: // written by a newer build, perhaps: nothing that others must stop for
+		j.r.Halt(fmt.Errorf("the snapshot at entry %d of the store: %w", snap.Index, err))
 		return false
 	case g.Revision() != snap.Index:
-		j.lost(fmt.Sprintf("the snapshot at entry %d of the store is of revision %d", snap.Index, g.Revision()))
+		j.r.Halt(fmt.Errorf("the snapshot at entry %d of the store is of revision %d: it is damaged", snap.Index, g.Revision()))
 		return false
 	case snap.Index >= j.floor.index && (g.nextFence < j.mark.NextFence || uint64(g.nextSession) < j.mark.NextSession):
-		j.lost(fmt.Sprintf("the snapshot at entry %d of the store would give the fence %d again; this node has seen up to %d", snap.Index, g.nextFence, j.mark.NextFence))
+		j.lost(fmt.Sprintf("the snapshot at entry %d of the store would give the fence %d again; this node has seen up to %d", snap.Index, g.nextFence, j.mark.NextFence), lead)
 		return false
 	}
 	j.restored, j.staged = g, nil
 	j.restoredAt = place{index: snap.Index, term: snap.Term, chain: snap.Chain}
 	j.end = j.restoredAt
-	return j.matchesFloor()
+	return j.matchesFloor(lead)
 }
 
 // matchesFloor compares the entry at the mark with the one that was seen there.
-func (j *storeJournal) matchesFloor() bool {
+func (j *storeJournal) matchesFloor(lead *Lead) bool {
 	if j.end.index == j.floor.index && !bytes.Equal(j.end.chain, j.floor.chain) {
-		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", j.end.index))
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", j.end.index), lead)
 		return false
 	}
 	return true

@@ -338,3 +338,58 @@ func TestAGlimpseOfAnEmptyStoreClosesNothing(t *testing.T) {
 		t.Fatal(right.lead.Closed)
 	}
 }
+
+// officeWithin waits until some office is open, other than the one that the store's
+// restart ends.
+func (b *bench) officeWithin(limit time.Duration) bool {
+	b.run(DefaultElectionTimeout)
+	for end := b.now.Add(limit); b.now < end; b.run(10 * time.Millisecond) {
+		for _, n := range b.nodes {
+			if n.replica.Status().OfficeOpen {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// A replica whose disk was wiped cannot tell whether a server that comes up under
+// another identity has everything it had seen. A new one, that never served, can.
+func TestAWipedReplicaVouchesForNothing(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl))
+	for _, wiped := range []bool{true, false} {
+		b.nodes[2].down = true
+		if wiped {
+			b.nodes[2].log = &benchLog{}
+		}
+		identity := map[bool]string{true: "server-2", false: "server-3"}[wiped]
+		b.restartStore(identity, nil)
+		b.start(2)
+		if open := b.officeWithin(4 * time.Second); open == wiped {
+			t.Fatalf("wiped %v: an office opened: %v", wiped, open)
+		}
+		if wiped { // it is given the log on a server that it knows, and is a witness then
+			b.restartStore("server-1", nil)
+			if !b.officeWithin(4 * time.Second) {
+				t.Fatal("no office on the server of before")
+			}
+			b.run(time.Second)
+		}
+	}
+}
+
+// A log begins in an empty store only when no replica knows of an older one.
+func TestALogBeginsOnlyWhenNobodyKnowsAnOlder(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl))
+	b.store.model = NewStoreModel()
+	b.nodes[2].down, b.nodes[2].log = true, &benchLog{}
+	b.start(2)
+	b.run(5 * time.Second)
+	if b.store.model.lead != nil {
+		t.Fatal("a replica without a mark began a new log, while the others know an older one")
+	}
+}

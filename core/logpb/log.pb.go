@@ -2363,9 +2363,12 @@ type StoreMark struct {
 	Chain []byte `protobuf:"bytes,5,opt,name=chain,proto3" json:"chain,omitempty"`
 	// The newest term, and the next fence and session, it knows of: none that is
 	// offered later may be smaller.
-	Term          uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
-	NextFence     uint64 `protobuf:"varint,7,opt,name=next_fence,json=nextFence,proto3" json:"next_fence,omitempty"`
-	NextSession   uint64 `protobuf:"varint,8,opt,name=next_session,json=nextSession,proto3" json:"next_session,omitempty"`
+	Term        uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	NextFence   uint64 `protobuf:"varint,7,opt,name=next_fence,json=nextFence,proto3" json:"next_fence,omitempty"`
+	NextSession uint64 `protobuf:"varint,8,opt,name=next_session,json=nextSession,proto3" json:"next_session,omitempty"`
+	// This replica has served a log that was accepted. Without it, one whose disk was
+	// wiped would vouch for a store that forgot what it had seen there.
+	Witness       bool `protobuf:"varint,9,opt,name=witness,proto3" json:"witness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2454,6 +2457,13 @@ func (x *StoreMark) GetNextSession() uint64 {
 		return x.NextSession
 	}
 	return 0
+}
+
+func (x *StoreMark) GetWitness() bool {
+	if x != nil {
+		return x.Witness
+	}
+	return false
 }
 
 type Snapshot_Session struct {
@@ -3071,7 +3081,7 @@ const file_log_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05chain\x18\x03 \x01(\fR\x05chain\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\xe8\x01\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\x82\x02\n" +
 	"\tStoreMark\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1a\n" +
@@ -3084,7 +3094,8 @@ const file_log_proto_rawDesc = "" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x1d\n" +
 	"\n" +
 	"next_fence\x18\a \x01(\x04R\tnextFence\x12!\n" +
-	"\fnext_session\x18\b \x01(\x04R\vnextSessionB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
+	"\fnext_session\x18\b \x01(\x04R\vnextSession\x12\x18\n" +
+	"\awitness\x18\t \x01(\bR\awitnessB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
 
 var (
 	file_log_proto_rawDescOnce sync.Once
