@@ -228,7 +228,7 @@ func (j *storeJournal) due(kind int) (at Time, wanted bool) {
 	case callCheckpoint:
 		return now, j.holding && j.r.officeOpen && j.checkpointDue()
 	case callAttest:
-		return now, j.unknown() && !j.forgetful() && j.closing == "" && (j.caughtUp() || j.plants(plant.AttestUnseen)) && !slices.Contains(j.attested, j.r.cfg.ID)
+		return now, j.unknown() && j.mayAttest() && !slices.Contains(j.attested, j.r.cfg.ID)
 	case callClose:
 		return now, j.closing != "" && j.closeAt != Position{}
 	}
@@ -262,6 +262,15 @@ func (j *storeJournal) estranged() bool { return j.lead != nil && j.lead.Identit
 // unknown reports whether every replica must say that it misses nothing: on a server
 // that the log was not accepted on, and before a log begins in an empty store.
 func (j *storeJournal) unknown() bool { return j.estranged() || (j.lead == nil && j.read) }
+
+// mayAttest reports whether this replica has looked at everything, found its mark, and
+// has one.
+func (j *storeJournal) mayAttest() bool {
+	if j.plants(plant.AttestUnseen) {
+		return true
+	}
+	return j.closing == "" && j.caughtUp() && j.applied.index == j.end.index && !j.forgetful()
+}
 
 // everyoneAttested reports whether every replica has found its mark on this server.
 func (j *storeJournal) everyoneAttested() bool {
