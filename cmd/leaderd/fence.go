@@ -41,6 +41,7 @@ type jump struct {
 	config     *config.Config
 	store      store
 	force, yes bool
+	longest    time.Duration // of the leases that anybody may have had; 0: the configured one
 }
 
 func newJumpCommand() *cobra.Command {
@@ -63,9 +64,12 @@ func newJumpCommand() *cobra.Command {
 	cmd.Flags().StringVar(&path, "config", "", "configuration file of one of the nodes")
 	cmd.Flags().BoolVar(&j.force, "force", false, "jump although nothing waits for it")
 	cmd.Flags().BoolVar(&j.yes, "yes", false, "do not ask")
+	cmd.Flags().DurationVar(&j.longest, "longest-lease", 0, "the longest lease that any member may have had, where that is more than this node's leaseDuration: elections wait that long")
 	_ = cmd.MarkFlagRequired("config")
 	return cmd
 }
+
+func (j *jump) longestLease() time.Duration { return max(j.longest, j.config.LeaseDuration) }
 
 func (j *jump) start(ctx context.Context) error {
 	if !j.config.Registry.External() {
@@ -214,7 +218,7 @@ func (j *jump) explain(log *standingLog, common uint64) {
 // longestTTL is the longest TTL of a session that the log knows of, or of one of these
 // nodes that it may have forgotten.
 func (j *jump) longestTTL(g *core.Registry) time.Duration {
-	longest := j.config.LeaseDuration
+	longest := j.longestLease()
 	for _, s := range g.Sessions() {
 		longest = max(longest, time.Duration(s.TTL))
 	}
@@ -224,7 +228,7 @@ func (j *jump) longestTTL(g *core.Registry) time.Duration {
 func (j *jump) do(ctx context.Context, log *standingLog, common uint64) error {
 	g := log.registry
 	g.Relocate(core.Relocation{
-		Ahead: core.JumpAhead, LongestTTL: j.config.LeaseDuration, Actor: operator(), CorrelationID: "jump-" + randomID(), WallNs: time.Now().UnixNano(),
+		Ahead: core.JumpAhead, LongestTTL: j.longestLease(), Actor: operator(), CorrelationID: "jump-" + randomID(), WallNs: time.Now().UnixNano(),
 	})
 	lead, snapshot, err := g.StoredLog(log.lead.Term+1, log.lead.Generation+1, log.identity)
 	if err != nil {
