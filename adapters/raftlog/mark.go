@@ -99,11 +99,11 @@ func (r *reader) mark() (err error) {
 }
 
 // markRemedy is what helps after damage on a node with an external store. A node
-// without its mark believes whatever the store says.
-const markRemedy = "do not simply delete it: this node would no longer notice that the store lost something. " +
-	"When the store was neither restored nor failed over since this node stopped, or another node that ran until now is ready, " +
+// without its mark vouches for nothing when the store's server becomes another.
+const markRemedy = "do not simply delete it: without it this node cannot tell whether the store lost something. " +
+	"When the store's server was neither restarted nor replaced since this node stopped, " +
 	"move the whole data directory away and start this node empty. " +
-	"Otherwise raise the fences first, with leaderd fence jump"
+	"Otherwise do the same, and the nodes wait until an operator jumps the fence (leaderd fence jump)"
 
 func otherStore(path, found, want string) *Refusal {
 	return &Refusal{Reason: ReasonOtherStore, Path: path,

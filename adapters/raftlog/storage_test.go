@@ -142,7 +142,7 @@ func TestFileCutUnderTheProcess(t *testing.T) {
 		"records": func(l *Log) error { _, err := l.Records(0, 10); return err },
 	}
 	for first, call := range calls {
-		for _, pages := range []int64{1, 2, 4, 6} {
+		for _, pages := range []int64{1, 2} { // what is read may lie on any page behind
 			dir := memoryDir(t)
 			writeStory(t, dir, 40)
 			log := mustOpen(t, dir)

@@ -262,7 +262,7 @@ func secondProcess(t *testing.T, c *harness.Cluster) {
 }
 
 // refusesToServe checks that leaderd serve ends with an error that says all this.
-func refusesToServe(t *testing.T, what, config string, says ...string) {
+func refusesToServe(t *testing.T, what, config string, says ...string) (said string) {
 	t.Helper()
 	out, code := harness.Output(t, 10*time.Second, "leaderd", "serve", "--config", config)
 	if code != 1 {
@@ -273,6 +273,7 @@ func refusesToServe(t *testing.T, what, config string, says ...string) {
 			t.Errorf("%s: %s; want it to say %q", what, out, text)
 		}
 	}
+	return out
 }
 
 func verifyAudit(t *testing.T, c *harness.Cluster) {

@@ -237,7 +237,10 @@ func TestStoreComesUpLater(t *testing.T) {
 
 			n := c.Nodes[0]
 			stranger := n.Rewrite("clusterId: cluster-test", "clusterId: stranger", n.DataDir, t.TempDir())
-			refusesToServe(t, "another cluster's data", stranger, "stranger", "cluster-test")
+			said := refusesToServe(t, "another cluster's data", stranger, "stranger", "cluster-test")
+			if strings.Contains(said, `"started"`) {
+				t.Errorf("it served for a while: %s", said)
+			}
 		})
 	}
 }

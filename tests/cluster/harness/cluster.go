@@ -36,8 +36,9 @@ type Cluster struct {
 
 	t      testing.TB
 	dir    string
-	host   string       // the address of all nodes
-	client *http.Client // with a certificate of role read
+	host   string          // the address of all nodes
+	given  map[string]bool // addresses, by FreeAddress
+	client *http.Client    // with a certificate of role read
 }
 
 // New starts a cluster and waits until every node is ready and everything is led.

@@ -68,7 +68,7 @@ func layOut(t testing.TB, dir string, o Options) *Cluster {
 	t.Helper()
 	authority, err := transport.NewAuthority(clusterID)
 	must(t, err)
-	c := &Cluster{t: t, dir: dir, Authority: authority, host: loopback()}
+	c := &Cluster{t: t, dir: dir, Authority: authority, host: loopback(), given: map[string]bool{}}
 	must(t, os.Mkdir(filepath.Join(dir, "tls"), 0o700))
 	must(t, authority.Save(c.tls("ca.pem"), c.tls("ca-key.pem")))
 	manifest := &Manifest{CA: c.tls("ca.pem"), Clients: map[string]ManifestClient{}}
@@ -117,13 +117,20 @@ func (c *Cluster) layNode(id string) *Node {
 	return n
 }
 
-// FreeAddress is an address of the cluster's that nobody listens on.
+// FreeAddress is an address of the cluster's that nobody listens on, another every
+// time: the kernel may offer one again that nobody listens on yet.
 func (c *Cluster) FreeAddress() string {
 	c.t.Helper()
-	l, err := net.Listen("tcp", c.host+":0")
-	must(c.t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		l, err := net.Listen("tcp", c.host+":0")
+		must(c.t, err)
+		address := l.Addr().String()
+		must(c.t, l.Close())
+		if !c.given[address] {
+			c.given[address] = true
+			return address
+		}
+	}
 }
 
 func (c *Cluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
