@@ -49,6 +49,7 @@ type storeJournal struct {
 	published  uint64 // newest published audit record
 	read       bool   // the log was read since the start, or since its last replacement
 	answeredAt Time
+	fetchFails int    // in a row
 	failing    string // what the last failed fetch said, until one succeeds
 	trouble    string // why nothing may be done with this log
 	closing    string // why this replica closes it, and where
@@ -129,7 +130,7 @@ func newStoreJournal(r *Replica, boot Boot) (*storeJournal, error) {
 	}
 	j.mark.ClusterId = r.cfg.ClusterID
 	j.floor = place{index: j.mark.Index, chain: j.mark.Chain}
-	j.shownTo = j.mark.Index
+	j.shownTo = j.mark.Shown
 	j.timer.Reset(r.now)
 	r.adopt(NewRegistry(r.cfg.MaxVersion))
 	return j, nil
@@ -337,7 +338,9 @@ func (j *storeJournal) makeCall(kind int) {
 		j.touched = j.r.now
 	case callFetch:
 		c.Fetch = &StoreFetch{After: j.end.index, MaxBytes: MaxFetchBytes, Wait: j.r.cfg.HeartbeatInterval}
-		timeout += c.Fetch.Wait
+		// What cannot be brought in that time, a large snapshot over a slow link, is given
+		// twice as much at each attempt.
+		timeout = min((timeout+c.Fetch.Wait)<<min(j.fetchFails, 10), checkpointTimeout)
 	case callPublish:
 		c.Publish = j.publishCall(&s)
 		timeout *= 4
@@ -497,6 +500,7 @@ func (j *storeJournal) ready(rd *Ready) {
 			if j.verified {
 				m.Index, m.Chain = j.end.index, j.end.chain
 			}
+			m.Shown = max(m.Shown, j.applied.index)
 			m.Term = max(m.Term, j.lead.GetTerm())
 			// What the entries being applied raise is covered by their index; the jump that
 			// would follow a loss leaves far more room than they can take.

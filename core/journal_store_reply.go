@@ -64,6 +64,7 @@ func (j *storeJournal) failed(kind int, text string) {
 	switch kind {
 	case callFetch:
 		j.failing = text
+		j.fetchFails++
 	case callAppend:
 		if !j.holding && j.attempt != nil {
 			j.standAt = again
@@ -276,7 +277,7 @@ func (j *storeJournal) confirmed(s *storeSlot, reply *StoreReply) {
 
 // fetched takes the tail of the log.
 func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
-	j.answeredAt = j.r.now
+	j.answeredAt, j.fetchFails = j.r.now, 0
 	if j.failing != "" {
 		j.failing = ""
 		j.timer.Reset(j.r.now) // the registrar could not beat either

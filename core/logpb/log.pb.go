@@ -2368,7 +2368,10 @@ type StoreMark struct {
 	NextSession uint64 `protobuf:"varint,8,opt,name=next_session,json=nextSession,proto3" json:"next_session,omitempty"`
 	// This replica has served a log that was accepted. Without it, one whose disk was
 	// wiped would vouch for a store that forgot what it had seen there.
-	Witness       bool `protobuf:"varint,9,opt,name=witness,proto3" json:"witness,omitempty"`
+	Witness bool `protobuf:"varint,9,opt,name=witness,proto3" json:"witness,omitempty"`
+	// The newest entry whose records were given out. A crash behind the mark and before
+	// that would leave them untold.
+	Shown         uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2464,6 +2467,13 @@ func (x *StoreMark) GetWitness() bool {
 		return x.Witness
 	}
 	return false
+}
+
+func (x *StoreMark) GetShown() uint64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
 }
 
 type Snapshot_Session struct {
@@ -3081,7 +3091,7 @@ const file_log_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05chain\x18\x03 \x01(\fR\x05chain\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\x82\x02\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\x98\x02\n" +
 	"\tStoreMark\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1a\n" +
@@ -3095,7 +3105,9 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"next_fence\x18\a \x01(\x04R\tnextFence\x12!\n" +
 	"\fnext_session\x18\b \x01(\x04R\vnextSession\x12\x18\n" +
-	"\awitness\x18\t \x01(\bR\awitnessB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
+	"\awitness\x18\t \x01(\bR\awitness\x12\x14\n" +
+	"\x05shown\x18\n" +
+	" \x01(\x04R\x05shownB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
 
 var (
 	file_log_proto_rawDescOnce sync.Once
