@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/core/plant"
+	"github.com/omnirelay/leadership/sim/check"
 )
 
 // errInjected is what a failing disk returns.
@@ -81,12 +83,26 @@ func (d *disk) crash() {
 	}
 }
 
+// setMark replaces the mark. One that knows less than the one before would be worth
+// nothing: after a jump alone the log begins anew.
+func (d *disk) setMark(m *core.StoreMark) {
+	had := d.mark
+	d.mark = m
+	if had == nil || d.w.plants.Has(plant.MarkForgotten) || d.w.plants.Has(plant.MarkBeforeDurable) || d.w.plants.Has(plant.AttestUnseen) {
+		return
+	}
+	within := m.Generation > had.Generation || m.Generation == had.Generation && m.Index >= had.Index && m.Term >= had.Term
+	if !within || m.NextFence < had.NextFence || m.NextSession < had.NextSession || had.Witness && !m.Witness {
+		d.w.checks.violated(check.Violation{Property: check.DurableProperty, At: d.w.now, Text: fmt.Sprintf("the mark of replica %d goes back from %v to %v", d.replica, had, m)})
+	}
+}
+
 // plantLateMark writes a mark long after whoever asked for it goes on.
 func (d *disk) plantLateMark(m *core.StoreMark) {
 	life := d.process.incarnation
 	d.w.after(4*sec, func() {
 		if d.process.up && d.process.incarnation == life {
-			d.mark = m
+			d.setMark(m)
 		}
 	})
 }
@@ -118,7 +134,7 @@ func (d *disk) apply(b *core.Batch) {
 		d.auditedTo = b.AuditedTo
 	}
 	if b.Mark != nil {
-		d.mark = b.Mark
+		d.setMark(b.Mark)
 	}
 	d.w.digest.words(uint64(d.replica), uint64(len(d.entries)), d.auditedTo)
 }
@@ -188,8 +204,8 @@ func (d *disk) entry(index uint64) *raftpb.Entry {
 
 // boot is what a starting replica finds.
 func (d *disk) boot() core.Boot {
-	if d.w.plants.Has(plant.MarkForgotten) {
-		d.mark = nil
+	if m := d.mark; m != nil && d.w.plants.Has(plant.MarkForgotten) {
+		d.mark = &core.StoreMark{ClusterId: m.ClusterId, Identity: m.Identity, Generation: m.Generation, Witness: m.Witness}
 	}
 	return core.Boot{
 		HardState: d.hardState, Snapshot: d.snapshot, Entries: slices.Clone(d.entries),

@@ -21,8 +21,26 @@ func (s *store) operator() {
 		s.closedAt = s.w.now
 		s.jumpAt = s.w.now + s.rng.Int64N(int64(5*sec))
 	}
+	s.mustNotServe()
 	if s.w.now >= s.jumpAt && s.main().up && !s.servers[1-s.primary].up {
 		s.jump()
+	}
+}
+
+// closedGrace is how long a replica may take to learn that its log was closed.
+const closedGrace = 2 * sec
+
+// mustNotServe looks for a replica that says it is ready although its log was closed
+// a while ago, and no other server is left.
+func (s *store) mustNotServe() {
+	w := s.w
+	if w.now-max(s.closedAt, s.aloneAt) < int64(closedGrace) || s.servers[1-s.primary].up || s.slow > 0 || s.flapping > 0 || w.network.storms > 0 {
+		return
+	}
+	for _, r := range w.replicas {
+		if r.up && !r.paused && r.slow == 0 && r.status.Ready && !r.client.toOldStore && w.network.open(r.at, s.main().at) {
+			w.checks.violated(check.Violation{Property: check.DurableProperty, At: w.now, Text: r.name + " says it is ready although the log was closed: " + s.main().lead().GetClosed()})
+		}
 	}
 }
 

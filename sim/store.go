@@ -36,6 +36,7 @@ type store struct {
 	lossy bool
 	// closedAt is when the operator found the log closed, never: it is open.
 	closedAt, jumpAt int64
+	aloneAt          int64 // when a superseded server was last taken away
 	// trail is what was published, as the audit's readers find it.
 	trail []*core.Record
 }

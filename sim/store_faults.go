@@ -36,6 +36,7 @@ func (s *store) crash(down time.Duration) {
 // end is the end of a server's process.
 func (v *storeServer) end() {
 	v.up, v.waiting, v.until = false, nil, 0
+	v.s.aloneAt = v.s.w.now
 	v.life++
 }
 
