@@ -113,6 +113,7 @@ func (g *Registry) Hash() [32]byte {
 	f.bool(g.forming)
 	f.u64(g.formation)
 	f.i64(g.wait)
+	f.i64(g.longestTTL)
 	return f.sum()
 }
 

@@ -28,7 +28,9 @@ func (h *History) append(r *Record) {
 	h.head = r.Hash
 	h.records = append(h.records, r)
 	if len(h.records) > h.limit {
-		h.floor = cursorOf(h.records[0])
+		if c := cursorOf(h.records[0]); c.Compare(h.floor) > 0 {
+			h.floor = c
+		}
 		h.records[0] = nil
 		h.records = h.records[1:]
 	}

@@ -49,11 +49,15 @@ type storeJournal struct {
 	published  uint64 // newest published audit record
 	read       bool   // the log was read since the start, or since its last replacement
 	answeredAt Time
-	fetchFails int    // in a row
+	timeouts   int    // of fetches, in a row
 	failing    string // what the last failed fetch said, until one succeeds
 	trouble    string // why nothing may be done with this log
-	closing    string // why this replica closes it, and where
-	closeAt    Position
+	// A loss that was seen: what it was, and where. Seen twice in a row it closes the
+	// log: once may have been a glimpse of another server.
+	loss    string
+	lostAt  *Lead
+	lostOn  string // the server
+	closing bool
 
 	// end is the newest entry that was fetched or appended; staged are those of them
 	// that are not durable in the mark yet, applying those that are being made so.
@@ -83,6 +87,11 @@ type storeJournal struct {
 	checkAsked   uint64 // of the confirm under way
 	readsAsked   []uint64
 	publishAfter Time
+	// backlog holds the applied records that are not known to be published.
+	backlog []*Record
+	blocked Time // since when the backlog is full; Never: it is not
+
+	markAt Time // when to bring the mark up to what was applied
 }
 
 // place is an entry of the log, by its index, term and chain.
@@ -121,7 +130,7 @@ func newStoreJournal(r *Replica, boot Boot) (*storeJournal, error) {
 	if boot.HardState != nil || boot.Snapshot != nil || len(boot.Entries) > 0 {
 		return nil, errors.New("this replica kept a raft log; its registry must be migrated to the external store")
 	}
-	j := &storeJournal{r: r, timer: electionTimer{timeout: r.cfg.ElectionTimeout, rng: r.rng}, mark: &StoreMark{}, standAt: Never, publishAfter: Never, answeredAt: minTime}
+	j := &storeJournal{r: r, timer: electionTimer{timeout: r.cfg.ElectionTimeout, rng: r.rng}, mark: &StoreMark{}, standAt: Never, publishAfter: Never, answeredAt: minTime, blocked: Never, markAt: Never}
 	if boot.Mark != nil {
 		j.mark = proto.CloneOf(boot.Mark)
 		if j.mark.ClusterId != r.cfg.ClusterID {
@@ -167,10 +176,12 @@ func (j *storeJournal) giveUp() {
 
 func (j *storeJournal) notReady() string {
 	switch {
+	case j.failing != "" && !j.holding:
+		return "no answer of the store can be used: " + j.failing
 	case j.trouble != "":
 		return j.trouble
-	case j.failing != "" && !j.holding:
-		return "the store does not answer: " + j.failing
+	case j.blocked != Never && j.r.now.Sub(j.blocked) > j.r.cfg.ElectionTimeout:
+		return "the audit trail cannot be published, so nothing more can be decided"
 	case !j.read:
 		return "the log has not been read yet"
 	case j.r.lead == 0:
@@ -187,6 +198,9 @@ func (j *storeJournal) tick() {
 		if now.Sub(j.provenAt) > j.r.cfg.ElectionTimeout {
 			j.giveUp()
 		}
+		if j.blocked != Never && now.Sub(j.blocked) > 2*j.r.cfg.ElectionTimeout {
+			j.handOver() // another may be able to publish
+		}
 		return
 	}
 	j.timer.Forgotten(now)
@@ -196,7 +210,10 @@ func (j *storeJournal) tick() {
 }
 
 func (j *storeJournal) deadline() Time {
-	d := Never
+	d := j.markAt
+	if j.holding && j.blocked != Never {
+		d = min(d, max(j.r.now+1, j.blocked.Add(2*j.r.cfg.ElectionTimeout+1)))
+	}
 	for kind := range j.slots {
 		if at, wanted := j.due(kind); wanted && j.slots[kind].id == 0 {
 			d = min(d, max(at, j.slots[kind].notBefore))
@@ -231,7 +248,7 @@ func (j *storeJournal) due(kind int) (at Time, wanted bool) {
 	case callAttest:
 		return now, j.unknown() && j.mayAttest() && !slices.Contains(j.attested, j.r.cfg.ID)
 	case callClose:
-		return now, j.closing != "" && j.closeAt != Position{}
+		return now, j.closing && j.lostAt != nil && j.lostAt.Closed == ""
 	}
 	return Never, false
 }
@@ -270,7 +287,7 @@ func (j *storeJournal) mayAttest() bool {
 	if j.plants(plant.AttestUnseen) {
 		return true
 	}
-	return j.closing == "" && j.caughtUp() && j.applied.index == j.end.index && !j.forgetful()
+	return j.loss == "" && j.caughtUp() && j.applied.index == j.end.index && !j.forgetful()
 }
 
 // everyoneAttested reports whether every replica has found its mark on this server.
@@ -284,13 +301,13 @@ func (j *storeJournal) everyoneAttested() bool {
 }
 
 func (j *storeJournal) propose(data []byte) error {
-	head, _ := j.r.registry.history.Head()
 	switch {
 	case !j.holding || j.leaving:
 		return errors.New("this replica does not lead the log")
 	case j.queued+len(data) > MaxUncommitted:
 		return errors.New("too much is waiting for the store")
-	case head > j.published+MaxHistory/2:
+	case len(j.backlog) > MaxHistory/2:
+		j.blocked = min(j.blocked, j.r.now)
 		return errors.New("the audit trail must be published first")
 	}
 	j.queue = append(j.queue, data)
@@ -299,7 +316,7 @@ func (j *storeJournal) propose(data []byte) error {
 }
 
 func (j *storeJournal) doubtful() bool {
-	return j.closing != "" || (!j.read && j.r.registry.Revision() > 0)
+	return j.loss != "" || (!j.read && j.r.registry.Revision() > 0)
 }
 
 func (j *storeJournal) confirmOffice(check uint64) { j.checkWanted = check }
@@ -312,6 +329,9 @@ func (j *storeJournal) handOver() { j.leaving = j.leaving || j.holding }
 
 func (j *storeJournal) hasReady() bool {
 	j.plan()
+	if j.r.now >= j.markAt {
+		j.markAt, j.dirty = Never, true
+	}
 	return len(j.calls) > 0 || len(j.staged) > 0 || j.restored != nil || j.dirty
 }
 
@@ -340,7 +360,7 @@ func (j *storeJournal) makeCall(kind int) {
 		c.Fetch = &StoreFetch{After: j.end.index, MaxBytes: MaxFetchBytes, Wait: j.r.cfg.HeartbeatInterval}
 		// What cannot be brought in that time, a large snapshot over a slow link, is given
 		// twice as much at each attempt.
-		timeout = min((timeout+c.Fetch.Wait)<<min(j.fetchFails, 10), checkpointTimeout)
+		timeout = min((timeout+c.Fetch.Wait)<<j.patience(), checkpointTimeout)
 	case callPublish:
 		c.Publish = j.publishCall(&s)
 		timeout *= 4
@@ -351,8 +371,7 @@ func (j *storeJournal) makeCall(kind int) {
 		j.setMark(func(m *StoreMark) { m.Identity = j.identity })
 		c.Attest = &StoreAttest{Identity: j.identity, Node: j.r.cfg.ID}
 	case callClose:
-		at := j.closeAt
-		c.Close = &StoreClose{Guard: &at, Reason: j.closing}
+		c.Close = &StoreClose{Guard: &Position{Term: j.lostAt.Term}, Identity: j.lostOn, Reason: j.loss}
 	}
 	if c == (StoreCall{}) {
 		return
@@ -361,6 +380,16 @@ func (j *storeJournal) makeCall(kind int) {
 	s.id, c.ID, c.Timeout = j.next, j.next, timeout
 	j.slots[kind] = s
 	j.calls = append(j.calls, c)
+}
+
+// patience is how often the time for a fetch is doubled: at once while nothing was
+// read, and for one that is in the middle of it all only when many in a row took
+// longer.
+func (j *storeJournal) patience() int {
+	if !j.read {
+		return min(j.timeouts, 6)
+	}
+	return min(max(0, j.timeouts-16), 6)
 }
 
 // setMark changes the mark; it is made durable before the calls planned with it.
@@ -378,8 +407,11 @@ func (j *storeJournal) appendCall() *StoreAppend {
 	switch {
 	case j.holding && len(j.queue) > 0:
 		j.attempt = j.nextAppend(j.term, j.r.cfg.ID, j.takeQueue())
-	case j.holding:
+	case j.holding && j.leaving:
 		j.attempt = j.nextAppend(j.term+1, 0, [][]byte{nil})
+	case j.holding: // what was to be repeated was meant for another server
+		j.giveUp()
+		return nil
 	default:
 		j.r.status.campaigns++
 		j.timer.Reset(j.r.now)
@@ -449,22 +481,47 @@ func (j *storeJournal) nextAppend(term uint64, holder NodeID, data [][]byte) *St
 
 // publishCall takes the next audit records, all of a revision or none.
 func (j *storeJournal) publishCall(s *storeSlot) *StorePublish {
-	records, ok := j.r.registry.history.AfterSeq(j.published, MaxPublishRecords)
-	if !ok {
-		first := j.r.registry.history.First().GetSeq()
-		records, _ = j.r.registry.history.AfterSeq(first-1, MaxPublishRecords)
-	}
 	j.publishAfter = Never
+	j.settleBacklog()
+	records := j.backlog[:min(len(j.backlog), MaxPublishRecords)]
 	if len(records) == 0 {
 		return nil
 	}
 	last := records[len(records)-1]
 	s.records = last.Seq
 	p := &StorePublish{Term: j.term, After: j.published, Records: records, Revision: j.r.registry.Revision()}
-	if head, _ := j.r.registry.history.Head(); last.Seq < head {
+	if len(j.backlog) > len(records) {
 		p.Revision = last.Revision - 1
 	}
 	return p
+}
+
+// publishedTo takes in how far the trail reaches in the store. It may reach less far
+// than before: a server can have lost the latest publication and no entry.
+func (j *storeJournal) publishedTo(seq uint64) {
+	if seq < j.published {
+		var again []*Record
+		for _, rec := range j.r.registry.history.records {
+			if rec.Seq > seq && (len(j.backlog) == 0 || rec.Seq < j.backlog[0].Seq) {
+				again = append(again, rec)
+			}
+		}
+		j.backlog = append(again, j.backlog...)
+	}
+	j.published = seq
+	j.settleBacklog()
+}
+
+// settleBacklog drops what is known to be published.
+func (j *storeJournal) settleBacklog() {
+	n := 0
+	for n < len(j.backlog) && j.backlog[n].Seq <= j.published {
+		n++
+	}
+	j.backlog = j.backlog[n:]
+	if len(j.backlog) <= MaxHistory/2 {
+		j.blocked = Never
+	}
 }
 
 // keepEntries is how many entries stay in the log when it is trimmed, for replicas
@@ -473,7 +530,8 @@ func (j *storeJournal) keepEntries() uint64 { return j.r.cfg.SnapshotEntries / 2
 
 func (j *storeJournal) checkpointDue() bool {
 	kept := j.applied.index + 1 - min(j.first, j.applied.index+1)
-	return kept >= j.r.cfg.SnapshotEntries+j.keepEntries() || j.logBytes > MaxLogBytes
+	// A snapshot must hold what is not published: who starts from it may have to do it.
+	return len(j.backlog) <= MaxHistory && (kept >= j.r.cfg.SnapshotEntries+j.keepEntries() || j.logBytes > MaxLogBytes)
 }
 
 func (j *storeJournal) checkpointCall(s *storeSlot) *StoreCheckpoint {
@@ -529,15 +587,20 @@ func (j *storeJournal) advance() error {
 		}
 	}
 	j.applying = nil
-	if head, _ := j.r.registry.history.Head(); j.holding && head > j.published && j.publishAfter == Never {
+	j.settleBacklog()
+	if j.holding && len(j.backlog) > 0 && j.publishAfter == Never && j.slots[callPublish].id == 0 {
 		j.publishAfter = j.r.now.Add(j.r.cfg.HeartbeatInterval / 2)
+	}
+	if g := j.r.registry; j.markAt == Never && (g.nextFence > j.mark.NextFence || uint64(g.nextSession) > j.mark.NextSession) {
+		j.markAt = j.r.now.Add(j.r.cfg.HeartbeatInterval)
 	}
 	return nil
 }
 
 // load makes the registry of a fetched snapshot this replica's.
 func (j *storeJournal) load(g *Registry) {
-	j.applied, j.logBytes = j.restoredAt, 0
+	j.applied, j.logBytes, j.backlog = j.restoredAt, 0, slices.Clone(g.history.records)
+	j.settleBacklog()
 	if j.r.registry.Revision() > 0 {
 		j.r.install(g)
 		return
@@ -560,6 +623,7 @@ func (j *storeJournal) load(g *Registry) {
 // recorded shows the records of an applied entry, once. Who keeps them is the
 // store: the registrar publishes them.
 func (j *storeJournal) recorded(out *Outcome) error {
+	j.backlog = append(j.backlog, out.Records...)
 	if out.Revision > j.shownTo {
 		j.r.out.Records = append(j.r.out.Records, out.Records...)
 	}

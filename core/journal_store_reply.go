@@ -2,6 +2,7 @@ package core
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -29,7 +30,12 @@ func (j *storeJournal) step(in *Input) {
 	case reply.Status == StoreUnfit:
 		j.r.Halt(fmt.Errorf("the store must not be used: %s", reply.Text))
 	case reply.Status == StoreFailed:
+		if kind == callFetch && j.r.now.Sub(s.sentAt) > j.r.cfg.ElectionTimeout {
+			j.timeouts++
+		}
 		j.failed(kind, reply.Text)
+	case reply.absurd():
+		j.r.Halt(errors.New("the store answered what no log can hold: its data is damaged"))
 	case j.superseded(reply) != "":
 		j.failed(kind, j.superseded(reply))
 	case !j.believes(kind, &s, reply):
@@ -48,8 +54,9 @@ func (j *storeJournal) superseded(reply *StoreReply) string {
 	own := j.mark.Identity
 	switch {
 	case own == "" || own == reply.Identity || j.plants(plant.SupersededBelieved):
-	case reply.Lead == nil:
+	case reply.Lead == nil && j.mark.Witness:
 		return fmt.Sprintf("the server that answers (%s) holds no log", reply.Identity)
+	case reply.Lead == nil:
 	case reply.Lead.Identity == reply.Identity && reply.Lead.Generation <= j.mark.Generation:
 		return fmt.Sprintf("the server that answers (%s) was superseded: this node found its entries on %s and believes no other", reply.Identity, own)
 	}
@@ -64,7 +71,6 @@ func (j *storeJournal) failed(kind int, text string) {
 	switch kind {
 	case callFetch:
 		j.failing = text
-		j.fetchFails++
 	case callAppend:
 		if !j.holding && j.attempt != nil {
 			j.standAt = again
@@ -83,6 +89,14 @@ func (j *storeJournal) failed(kind int, text string) {
 
 func jitter(rng *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(rng.Int64N(int64(most) + 1))
+}
+
+// absurd reports numbers that no log reaches, or nothing where an entry should be.
+func (r *StoreReply) absurd() bool {
+	const most = 1 << 62
+	l := r.Lead
+	return l.GetTerm() > most || l.GetLast() > most || l.GetGeneration() > most || r.First > most || r.Published > most ||
+		slices.Contains(r.Entries, nil)
 }
 
 // believes reports whether an answer may be taken for what it says. It is where a
@@ -106,7 +120,7 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 		return false
 	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
 		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
-			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation), lead)
+			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation), reply)
 		return false
 	}
 	return j.trusts(kind, reply)
@@ -132,14 +146,15 @@ func (j *storeJournal) plantForget() {
 	j.r.adopt(NewRegistry(j.r.cfg.MaxVersion))
 }
 
-// lost stops this replica's part in the log, and the log for everybody, until an
-// operator has jumped the fence.
-// It is closed exactly where the loss was seen: elsewhere it is another log, or one
-// that an operator has put in its place.
-func (j *storeJournal) lost(reason string, seen *Lead) {
+// lost stops this replica's part in the log, and, when it is seen again, the log for
+// everybody, until an operator has jumped the fence. It is closed where the loss was
+// seen, on that server and in that term: elsewhere it is another log, or one that an
+// operator has put in its place.
+func (j *storeJournal) lost(reason string, reply *StoreReply) {
 	j.giveUp()
-	j.closing, j.closeAt = reason, Position{Term: seen.GetTerm(), Last: seen.GetLast()}
-	j.trouble = j.closing + "; nothing is served until an operator jumps the fence (leaderd fence jump)"
+	j.closing = j.loss != "" && j.lostOn == reply.Identity
+	j.loss, j.lostAt, j.lostOn = reason, reply.Lead, reply.Identity
+	j.trouble = j.loss + "; nothing is served until an operator jumps the fence (leaderd fence jump)"
 }
 
 // renew begins anew on a log that an operator replaced. What must not be given
@@ -152,7 +167,8 @@ func (j *storeJournal) renew(lead *Lead) {
 	})
 	j.floor, j.end, j.verified, j.read = place{}, place{}, false, false
 	j.staged, j.restored, j.attempt, j.lead = nil, nil, nil, nil
-	j.closing, j.trouble = "", "the log was replaced and is being read"
+	j.loss, j.lostAt, j.closing = "", nil, false
+	j.trouble = "the log was replaced and is being read"
 	j.standAt, j.bootTerm, j.lastHeld, j.vacated = Never, 0, 0, 0
 }
 
@@ -206,7 +222,7 @@ func (j *storeJournal) resolve(s *storeSlot) {
 		j.giveUp()
 	default:
 		j.holding, j.term, j.lastHeld = true, a.Lead.Term, a.Lead.Term
-		j.provenAt, j.standAt, j.trouble, j.verified = s.sentAt, Never, "", true
+		j.provenAt, j.standAt, j.trouble, j.verified, j.leaving = s.sentAt, Never, "", true, false
 		j.identity = a.Lead.Identity
 		j.setMark(func(m *StoreMark) { m.Identity, m.Witness = a.Lead.Identity, true })
 		if j.first == 0 {
@@ -232,23 +248,25 @@ func (j *storeJournal) answered(kind int, s *storeSlot, reply *StoreReply) {
 	case callConfirm:
 		j.confirmed(s, reply)
 	case callPublish:
-		if reply.Published > 0 && reply.Lead.GetTerm() == j.term {
-			j.published = reply.Published
+		if reply.Lead.GetTerm() == j.term {
+			j.publishedTo(reply.Published)
 		}
-		if head, _ := j.r.registry.history.Head(); head > j.published {
+		if len(j.backlog) > 0 {
 			j.publishAfter = j.r.now
+			if reply.Status == StoreRefused {
+				j.publishAfter = j.r.now.Add(j.r.cfg.HeartbeatInterval / 4)
+			}
 		}
 	case callCheckpoint:
-		if reply.Status == StoreOK {
-			j.first = s.trimTo + 1
+		// Refused in this very term: an earlier attempt, whose answer was lost, took effect.
+		if reply.Status == StoreOK || reply.Lead.GetTerm() == j.term {
+			j.first = max(j.first, s.trimTo+1)
 			j.r.status.checkpoints++
 		} else {
 			j.failed(kind, reply.Text)
 		}
 	case callClose:
-		if reply.Status == StoreRefused {
-			j.closing = "" // the log is not where the loss was seen: look again
-		}
+		j.closing = false // done, or the log is not where the loss was seen: look again
 	case callAttest:
 		if reply.Status == StoreOK && reply.Identity == j.identity {
 			j.attested = append(j.attested, j.r.cfg.ID)
@@ -270,6 +288,9 @@ func (j *storeJournal) confirmed(s *storeSlot, reply *StoreReply) {
 			j.r.keeper.Confirmed(check)
 		}
 	}
+	if reply.Lead.GetLast() == j.end.index && !bytes.Equal(reply.Lead.GetChain(), j.end.chain) {
+		return // the next fetch finds out
+	}
 	for _, id := range reads {
 		j.r.reads.confirmed(id, reply.Lead.GetLast())
 	}
@@ -277,12 +298,13 @@ func (j *storeJournal) confirmed(s *storeSlot, reply *StoreReply) {
 
 // fetched takes the tail of the log.
 func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
-	j.answeredAt, j.fetchFails = j.r.now, 0
+	j.answeredAt, j.timeouts = j.r.now, 0
 	if j.failing != "" {
 		j.failing = ""
 		j.timer.Reset(j.r.now) // the registrar could not beat either
 	}
-	j.identity, j.attested, j.first, j.published = reply.Identity, reply.Attested, reply.First, reply.Published
+	j.identity, j.attested, j.first = reply.Identity, reply.Attested, reply.First
+	j.publishedTo(reply.Published)
 	if !j.extend(s, reply) {
 		return
 	}
@@ -290,7 +312,7 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 		j.read, j.bootTerm = true, reply.Lead.GetTerm()
 	}
 	j.verified = j.verified || j.end.index >= j.floor.index
-	j.closing = "" // what looked like a loss was another server, and this one has everything
+	j.loss, j.lostAt, j.closing = "", nil, false // what looked like a loss was another server
 	j.judge()
 	j.considerStanding()
 }
@@ -362,7 +384,7 @@ func (j *storeJournal) considerStanding() {
 
 // extend puts what was fetched behind what is known, if it belongs there.
 func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
-	if snap := reply.Snapshot; snap != nil && snap.Index > j.end.index && !j.restore(snap, reply.Lead) {
+	if snap := reply.Snapshot; snap != nil && snap.Index > j.end.index && !j.restore(snap, reply) {
 		return false
 	}
 	for _, e := range reply.Entries {
@@ -374,29 +396,29 @@ func (j *storeJournal) extend(s *storeSlot, reply *StoreReply) bool {
 			continue
 		}
 		if e.Index != j.end.index+1 || !bytes.Equal(e.Chain, ChainEntry(j.end.chain, e.Index, e.Term, e.Data)) {
-			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index), reply.Lead)
+			j.lost(fmt.Sprintf("entry %d of the store does not follow entry %d: entries are missing or were changed", e.Index, j.end.index), reply)
+			return false
+		}
+		if !j.matchesFloor(e.Index, e.Chain, reply) {
 			return false
 		}
 		j.stage(e)
-		if !j.matchesFloor(reply.Lead) {
-			return false
-		}
 	}
 	last := reply.Lead.GetLast()
 	switch {
 	case j.plants(plant.GapAccepted):
 	case len(reply.Entries) == 0 && last > j.end.index && s.end <= j.end.index:
-		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index), reply.Lead)
+		j.lost(fmt.Sprintf("the store says that it ends at entry %d and holds none after %d", last, j.end.index), reply)
 		return false
 	case last == j.end.index && !bytes.Equal(reply.Lead.GetChain(), j.end.chain):
-		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", last), reply.Lead)
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", last), reply)
 		return false
 	}
 	return true
 }
 
 // restore takes a snapshot that replaces entries which are no longer kept.
-func (j *storeJournal) restore(snap *StoredSnapshot, lead *Lead) bool {
+func (j *storeJournal) restore(snap *StoredSnapshot, reply *StoreReply) bool {
 	g, err := j.r.registryFrom(snap.Index, snap.Data)
 	switch {
 	case err != nil: // written by a newer build, perhaps: nothing that others must stop for
@@ -406,19 +428,21 @@ func (j *storeJournal) restore(snap *StoredSnapshot, lead *Lead) bool {
 		j.r.Halt(fmt.Errorf("the snapshot at entry %d of the store is of revision %d: it is damaged", snap.Index, g.Revision()))
 		return false
 	case snap.Index >= j.floor.index && (g.nextFence < j.mark.NextFence || uint64(g.nextSession) < j.mark.NextSession):
-		j.lost(fmt.Sprintf("the snapshot at entry %d of the store would give the fence %d again; this node has seen up to %d", snap.Index, g.nextFence, j.mark.NextFence), lead)
+		j.lost(fmt.Sprintf("the snapshot at entry %d of the store would give the fence %d again; this node has seen up to %d", snap.Index, g.nextFence, j.mark.NextFence), reply)
+		return false
+	case !j.matchesFloor(snap.Index, snap.Chain, reply):
 		return false
 	}
 	j.restored, j.staged = g, nil
 	j.restoredAt = place{index: snap.Index, term: snap.Term, chain: snap.Chain}
 	j.end = j.restoredAt
-	return j.matchesFloor(lead)
+	return true
 }
 
 // matchesFloor compares the entry at the mark with the one that was seen there.
-func (j *storeJournal) matchesFloor(lead *Lead) bool {
-	if j.end.index == j.floor.index && !bytes.Equal(j.end.chain, j.floor.chain) {
-		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", j.end.index), lead)
+func (j *storeJournal) matchesFloor(index uint64, chain []byte, reply *StoreReply) bool {
+	if index == j.floor.index && !bytes.Equal(chain, j.floor.chain) {
+		j.lost(fmt.Sprintf("the store holds another entry %d than this node has seen", index), reply)
 		return false
 	}
 	return true

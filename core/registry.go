@@ -49,6 +49,8 @@ type Registry struct {
 	// wait is how long members of before a move may still believe that they lead, in
 	// nanoseconds. While it is not 0 only EndFormation ends the formation.
 	wait int64
+	// longestTTL is the longest TTL of any session there ever was, in nanoseconds.
+	longestTTL int64
 
 	plantWall  int64 // a replica's own clock
 	plantTwice bool

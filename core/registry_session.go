@@ -28,6 +28,7 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 		openedAt: g.revision, leads: map[string]*scope{},
 	}
 	g.nextSession++
+	g.longestTTL = max(g.longestTTL, s.ttl)
 	g.sessions[s.id] = s
 	g.members[s.member]++
 	g.touch(s)

@@ -32,25 +32,34 @@ type Relocation struct {
 	WallNs               int64
 }
 
+// beyond is n, or what lies beyond all that may have been given, when something may
+// be missing. The wall clock counts too: a backup of before an earlier jump would
+// else be lifted to what that jump has given already. 2^20 numbers a second are more
+// than any registry gives, and stay below 2^53 until the year 2242.
+func (m *Relocation) beyond(n uint64) uint64 {
+	if m.Ahead == 0 {
+		return n
+	}
+	return max(n+m.Ahead, uint64(max(m.WallNs, 0))/1e9<<20)
+}
+
 // Relocate makes the registry ready to go on in another log, at a revision of its own.
 // Every session ends, since its keeper and its notes stay behind, and elections
 // wait for as long as the members of before may believe that they lead. Fences,
 // terms of scopes, kept replies and the audit chain go on. It returns the records
 // of what ended.
 func (g *Registry) Relocate(m Relocation) []*Record {
-	g.revision += m.Ahead + 1
-	g.nextFence += m.Ahead
-	g.nextSession += SessionID(m.Ahead)
+	g.revision = m.beyond(g.revision) + 1
+	g.nextFence = m.beyond(g.nextFence)
+	g.nextSession = SessionID(m.beyond(uint64(g.nextSession)))
 	g.entry = &logpb.Entry{WallNs: m.WallNs}
 	g.command = &logpb.Command{CorrelationId: m.CorrelationID, Actor: m.Actor}
 	g.ordinal, g.outcome = 0, &Outcome{Revision: g.revision}
-	g.wait = max(g.wait, int64(m.LongestTTL))
+	g.wait = max(g.wait, g.longestTTL, int64(m.LongestTTL))
 	g.forming = true
 	g.formation++
 	for _, id := range sortedKeys(g.sessions) {
-		s := g.sessions[id]
-		g.wait = max(g.wait, s.ttl)
-		g.end(s, EventExpired, ReasonMoved)
+		g.end(g.sessions[id], EventExpired, ReasonMoved)
 	}
 	// The other log counts terms of its own.
 	g.keeperTerm, g.keeperNumber = 0, 0

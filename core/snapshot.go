@@ -26,6 +26,7 @@ func (g *Registry) Snapshot() *logpb.Snapshot {
 		KeeperNumber: g.keeperNumber, History: slices.Clone(g.history.records), ActiveVersion: g.activeVersion,
 		FormationMembers: g.formationMembers, Forming: g.forming, Formation: g.formation, Hash: hash[:],
 		FloorRevision: g.history.floor.Revision, FloorOrdinal: g.history.floor.Ordinal, WaitNs: g.wait,
+		LongestTtlNs: g.longestTTL,
 	}
 	for _, id := range sortedKeys(g.sessions) {
 		s.Sessions = append(s.Sessions, g.sessions[id].toProto())
@@ -122,7 +123,7 @@ func restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 	g.clusterID, g.revision, g.nextFence, g.nextSession = s.ClusterId, s.Revision, s.NextFence, SessionID(s.NextSession)
 	g.keeperTerm, g.keeperNumber, g.activeVersion = s.KeeperTerm, s.KeeperNumber, s.ActiveVersion
 	g.formationMembers, g.forming, g.formation = s.FormationMembers, s.Forming, s.Formation
-	g.wait = s.WaitNs
+	g.wait, g.longestTTL = s.WaitNs, s.LongestTtlNs
 	for _, p := range s.Sessions {
 		g.restoreSession(p)
 	}

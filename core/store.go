@@ -142,11 +142,13 @@ type StoreAttest struct {
 }
 
 // StoreClose sets Lead.Closed, so that every later append is refused. With Guard
-// set only if the lead record stands exactly there. An empty Reason opens the log
+// set only if the lead record stands exactly there, or, when Guard.Last is 0, is of
+// that term; with Identity set only on that server. An empty Reason opens the log
 // again. Closing a log that is closed changes nothing and is refused.
 type StoreClose struct {
-	Guard  *Position
-	Reason string
+	Guard    *Position
+	Identity string
+	Reason   string
 }
 
 // StoreReplace makes Snapshot and Lead the whole log, without entries, if the lead

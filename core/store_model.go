@@ -189,8 +189,10 @@ func (m *StoreModel) close(r *StoreReply, c *StoreClose) {
 	switch {
 	case m.lead == nil:
 		r.refuse("there is no log")
-	case c.Guard != nil && *c.Guard != m.Position():
+	case c.Guard != nil && (c.Guard.Term != m.lead.Term || c.Guard.Last != 0 && c.Guard.Last != m.lead.Last):
 		r.refuse("the log stands elsewhere")
+	case c.Identity != "" && c.Identity != r.Identity:
+		r.refuse("the server is another than the caller means")
 	case c.Reason != "" && m.lead.Closed != "":
 		r.refuse("the log is closed: " + m.lead.Closed)
 	default:

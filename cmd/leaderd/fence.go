@@ -230,7 +230,7 @@ func (j *jump) do(ctx context.Context, log *standingLog, common uint64) error {
 	g.Relocate(core.Relocation{
 		Ahead: core.JumpAhead, LongestTTL: j.longestLease(), Actor: operator(), CorrelationID: "jump-" + randomID(), WallNs: time.Now().UnixNano(),
 	})
-	lead, snapshot, err := g.StoredLog(log.lead.Term+1, log.lead.Generation+1, log.identity)
+	lead, snapshot, err := g.StoredLog(log.lead.Term+1, max(log.lead.Generation+1, g.Revision()), log.identity)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestJumpGoesOnFarAhead(t *testing.T) {
 		}
 	}
 	after := s.lead(t)
-	if after.Closed != "" || after.Term != before.Term+1 || after.Generation != before.Generation+1 || after.Identity != "server-b" {
+	if after.Closed != "" || after.Term != before.Term+1 || after.Generation <= before.Generation || after.Identity != "server-b" {
 		t.Errorf("%v", after)
 	}
 	log, err := readLog(context.Background(), s)
@@ -59,8 +59,8 @@ func TestJumpGoesOnFarAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := log.registry
-	if got, want := nextFence(g), nextFence(h.last)+core.JumpAhead; got != want {
-		t.Errorf("next fence %d, want %d", got, want)
+	if got, least := nextFence(g), nextFence(h.last)+core.JumpAhead; got < least || got >= maxFence {
+		t.Errorf("next fence %d, want at least %d", got, least)
 	}
 	if g.Wait() != 3*time.Second || g.Revision() < core.JumpAhead {
 		t.Errorf("elections wait for %v, revision %d", g.Wait(), g.Revision())

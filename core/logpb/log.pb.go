@@ -1860,7 +1860,10 @@ type Snapshot struct {
 	FloorOrdinal  uint32 `protobuf:"varint,24,opt,name=floor_ordinal,json=floorOrdinal,proto3" json:"floor_ordinal,omitempty"`
 	// After a move to another log: how long members of before may still believe that
 	// they lead. Without it a successor could be elected beside one.
-	WaitNs        int64 `protobuf:"varint,25,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
+	WaitNs int64 `protobuf:"varint,25,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
+	// The longest lease that any session ever had. Without it a move would not wait for
+	// members of which the log was lost.
+	LongestTtlNs  int64 `protobuf:"varint,26,opt,name=longest_ttl_ns,json=longestTtlNs,proto3" json:"longest_ttl_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2066,6 +2069,13 @@ func (x *Snapshot) GetFloorOrdinal() uint32 {
 func (x *Snapshot) GetWaitNs() int64 {
 	if x != nil {
 		return x.WaitNs
+	}
+	return 0
+}
+
+func (x *Snapshot) GetLongestTtlNs() int64 {
+	if x != nil {
+		return x.LongestTtlNs
 	}
 	return 0
 }
@@ -2994,7 +3004,7 @@ const file_log_proto_rawDesc = "" +
 	"\x04hash\x18\x12 \x01(\fR\x04hash\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xad\x10\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x10\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -3025,7 +3035,8 @@ const file_log_proto_rawDesc = "" +
 	"\x04hash\x18\x16 \x01(\fR\x04hash\x12%\n" +
 	"\x0efloor_revision\x18\x17 \x01(\x04R\rfloorRevision\x12#\n" +
 	"\rfloor_ordinal\x18\x18 \x01(\rR\ffloorOrdinal\x12\x17\n" +
-	"\await_ns\x18\x19 \x01(\x03R\x06waitNs\x1a\xd2\x03\n" +
+	"\await_ns\x18\x19 \x01(\x03R\x06waitNs\x12$\n" +
+	"\x0elongest_ttl_ns\x18\x1a \x01(\x03R\flongestTtlNs\x1a\xd2\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12Q\n" +
