@@ -12,8 +12,8 @@ func (w *World) storeHealthy(set uint) bool {
 	if lead.GetClosed() != "" {
 		return false
 	}
-	if lead != nil && lead.Identity != v.identity && set != 1<<len(w.replicas)-1 {
-		return false // every replica must see for itself what the new server holds
+	if lead.GetIdentity() != v.identity && (s.wiped || set != 1<<len(w.replicas)-1) {
+		return false // every replica must see for itself what the server holds
 	}
 	for i, r := range w.replicas {
 		switch within := set&(1<<i) != 0; {

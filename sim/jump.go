@@ -3,17 +3,18 @@ package sim
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/sim/check"
 )
 
-// operator watches a store that may have lost writes. When the replicas have closed
-// the log, and the server that was superseded is gone, it jumps the fence after a
-// while: the one command that starts the service again.
+// operator watches the service. When the replicas have closed the log, or one says
+// that an operator must act, and the server that was superseded is gone, it jumps the
+// fence after a while: the one command that starts the service again.
 func (s *store) operator() {
 	s.w.after(spread(s.rng, 400*ms), s.operator)
-	if s.main().lead().GetClosed() == "" {
+	if s.main().lead().GetClosed() == "" && !s.calledFor() {
 		s.closedAt = never
 		return
 	}
@@ -27,6 +28,13 @@ func (s *store) operator() {
 	}
 }
 
+// calledFor reports whether a replica asks for an operator.
+func (s *store) calledFor() bool {
+	return slices.ContainsFunc(s.w.replicas, func(r *replica) bool {
+		return r.up && strings.Contains(r.status.NotReadyReason, "an operator must jump the fence")
+	})
+}
+
 // closedGrace is how long a replica may take to learn that its log was closed.
 const closedGrace = 2 * sec
 
@@ -34,7 +42,7 @@ const closedGrace = 2 * sec
 // a while ago, and no other server is left.
 func (s *store) mustNotServe() {
 	w := s.w
-	if w.now-max(s.closedAt, s.aloneAt) < int64(closedGrace) || s.servers[1-s.primary].up || s.slow > 0 || s.flapping > 0 || w.network.storms > 0 {
+	if s.main().lead().GetClosed() == "" || w.now-max(s.closedAt, s.aloneAt) < int64(closedGrace) || s.servers[1-s.primary].up || s.slow > 0 || s.flapping > 0 || w.network.storms > 0 {
 		return
 	}
 	for _, r := range w.replicas {
@@ -56,7 +64,7 @@ func (s *store) jump() {
 	}
 	w.stats.Jumps++
 	w.tracef("", "the operator jumps the fence: what is kept ends at revision %d, and goes on at %d", kept, now)
-	s.lossy, s.closedAt, v.past = false, never, nil
+	s.lossy, s.wiped, s.closedAt, v.past = false, false, never, nil
 	s.cutTrail(v)
 	w.jumped(kept, now)
 }

@@ -66,11 +66,12 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 	"hand-over":     (*nemesis).handOver,
 
 	// Of the external store:
-	"store-restart":   func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
-	"store-pause":     (*nemesis).pauseStore,
-	"store-slow":      (*nemesis).slowStore,
-	"store-loses":     (*nemesis).loseCalls,
-	"store-fail-over": func(n *nemesis, d time.Duration) { n.w.store.failOver(0, d) },
+	"store-restart":    func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
+	"store-pause":      (*nemesis).pauseStore,
+	"store-slow":       (*nemesis).slowStore,
+	"store-loses":      (*nemesis).loseCalls,
+	"store-fail-over":  func(n *nemesis, d time.Duration) { n.w.store.failOver(0, d) },
+	"store-wiped-mark": (*nemesis).wipeMark,
 	"store-blackout": func(n *nemesis, d time.Duration) {
 		n.w.store.failOver(n.rng.IntN(maxPast), d)
 		n.crashAll(d)

@@ -66,6 +66,14 @@ func (n *nemesis) lagTail(d time.Duration) {
 	})
 }
 
+// wipeMark gives a replica an empty disk.
+func (n *nemesis) wipeMark(time.Duration) {
+	r := n.anyReplica()
+	n.crash(r)
+	n.w.tracef(r.name, "loses its mark")
+	r.disk.mark, n.w.store.wiped = nil, true
+}
+
 // cutStore cuts a replica from the store, and from nothing else, in one direction
 // or in both.
 func (n *nemesis) cutStore(r *replica, d time.Duration) {

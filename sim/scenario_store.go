@@ -81,6 +81,7 @@ func storeLostWrites() Scenario {
 		fault("store-cut", 7*sec, 300*ms, 3*sec),
 		fault("replica-crash", 6*sec, 100*ms, 3*sec),
 		fault("replica-crash-at-port", 6*sec, 100*ms, 3*sec),
+		fault("store-wiped-mark", 15*sec, 0, 0),
 		fault("isolate-member", 6*sec, 500*ms, 3*sec),
 		fault("resource-restart", 6*sec, 100*ms, 2*sec),
 	}

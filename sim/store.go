@@ -34,6 +34,8 @@ type store struct {
 
 	// lossy says that a fail-over lost something that was acknowledged.
 	lossy bool
+	// wiped says that a replica lost its mark: only a jump helps when the server changes.
+	wiped bool
 	// closedAt is when the operator found the log closed, never: it is open.
 	closedAt, jumpAt int64
 	aloneAt          int64 // when a superseded server was last taken away

@@ -175,3 +175,40 @@ func TestStoreCutsAndLosses(t *testing.T) {
 		t.Errorf("a call executed twice: %+v", a)
 	}
 }
+
+func TestTheFenceIsJumpedAndTheServiceGoesOn(t *testing.T) {
+	jumps, elections := 0, 0
+	for seed := uint64(1); seed <= 4; seed++ {
+		r := Run(Options{Seed: seed, Scenario: named(t, "store-lost-writes"), Log: LogCAS})
+		for _, v := range r.Violations {
+			t.Errorf("seed %d: %v", seed, v)
+		}
+		jumps += r.Stats.Jumps
+		elections += r.Stats.Elections[core.ReasonMoved]
+	}
+	if jumps == 0 || elections == 0 {
+		t.Errorf("%d jumps, %d elections after them", jumps, elections)
+	}
+}
+
+func TestAMarkThatGoesBackIsNoticed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		next *core.StoreMark
+		want int
+	}{
+		"on":                  {&core.StoreMark{Index: 8, Term: 3, NextFence: 5}, 0},
+		"back":                {&core.StoreMark{Index: 6, Term: 3, NextFence: 5}, 1},
+		"a lower fence":       {&core.StoreMark{Index: 7, Term: 3, NextFence: 4}, 1},
+		"a new log":           {&core.StoreMark{Generation: 1, NextFence: 5}, 0},
+		"a new log, no fence": {&core.StoreMark{Generation: 1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, r := benchStore(t)
+			r.disk.apply(&core.Batch{Mark: &core.StoreMark{Index: 7, Term: 3, NextFence: 5}})
+			r.disk.apply(&core.Batch{Mark: tt.next})
+			if len(w.checks.violations) != tt.want {
+				t.Errorf("violations: %v", w.checks.violations)
+			}
+		})
+	}
+}
