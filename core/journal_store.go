@@ -45,6 +45,7 @@ type storeJournal struct {
 	lead       *Lead
 	identity   string // of the server
 	attested   []NodeID
+	lastOn     uint64 // where the log ended on the server that answered last
 	first      uint64 // oldest entry kept
 	published  uint64 // newest published audit record
 	read       bool   // the log was read since the start, or since its last replacement
@@ -287,7 +288,7 @@ func (j *storeJournal) mayAttest() bool {
 	if j.plants(plant.AttestUnseen) {
 		return true
 	}
-	return j.loss == "" && j.caughtUp() && j.applied.index == j.end.index && !j.forgetful()
+	return j.loss == "" && j.caughtUp() && j.end.index == j.lastOn && j.applied.index == j.end.index && !j.forgetful()
 }
 
 // everyoneAttested reports whether every replica has found its mark on this server.

@@ -102,7 +102,12 @@ func (r *StoreReply) absurd() bool {
 // believes reports whether an answer may be taken for what it says. It is where a
 // store that forgot, or is another than it was, is noticed.
 func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool {
-	lead := reply.Lead
+	lead, end := reply.Lead, s.end
+	if reply.Identity != lead.GetIdentity() {
+		// What was acknowledged since the call was made, another server acknowledged: it is
+		// missing from this one, however old the answer.
+		end = j.end.index
+	}
 	switch {
 	case lead.GetSchema() > StoreSchema:
 		j.r.Halt(fmt.Errorf("the store has layout %d, written by a newer version; this one reads up to %d", lead.Schema, StoreSchema))
@@ -115,12 +120,12 @@ func (j *storeJournal) believes(kind int, s *storeSlot, reply *StoreReply) bool 
 		return kind == callFetch && s.end == 0
 	case kind == callClose:
 		return true
-	case j.plants(plant.AttestUnseen) && reply.Identity != j.mark.Identity && lead.GetLast() < max(s.end, j.floor.index):
+	case j.plants(plant.AttestUnseen) && reply.Identity != j.mark.Identity && lead.GetLast() < max(end, j.floor.index):
 		j.plantForget()
 		return false
-	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(s.end, j.floor.index) || lead.GetTerm() < s.term:
+	case lead.GetGeneration() < j.mark.Generation || lead.GetLast() < max(end, j.floor.index) || lead.GetTerm() < s.term:
 		j.lost(fmt.Sprintf("the store forgot: it ends at entry %d of term %d and generation %d, and this node has seen entry %d of term %d and generation %d",
-			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(s.end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation), reply)
+			lead.GetLast(), lead.GetTerm(), lead.GetGeneration(), max(end, j.floor.index), max(s.term, j.mark.Term), j.mark.Generation), reply)
 		return false
 	}
 	return j.trusts(kind, reply)
@@ -303,7 +308,7 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 		j.failing = ""
 		j.timer.Reset(j.r.now) // the registrar could not beat either
 	}
-	j.identity, j.attested, j.first = reply.Identity, reply.Attested, reply.First
+	j.identity, j.attested, j.first, j.lastOn = reply.Identity, reply.Attested, reply.First, reply.Lead.GetLast()
 	j.publishedTo(reply.Published)
 	if !j.extend(s, reply) {
 		return
