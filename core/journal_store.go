@@ -385,12 +385,12 @@ func (j *storeJournal) makeCall(kind int) {
 
 // patience is how often the time for a fetch is doubled: at once while nothing was
 // read, and for one that is in the middle of it all only when many in a row took
-// longer.
+// longer. Not more often than twice: an answer that was lost is waited for as well.
 func (j *storeJournal) patience() int {
 	if !j.read {
-		return min(j.timeouts, 6)
+		return min(j.timeouts, 2)
 	}
-	return min(max(0, j.timeouts-16), 6)
+	return min(max(0, j.timeouts-16), 2)
 }
 
 // setMark changes the mark; it is made durable before the calls planned with it.
