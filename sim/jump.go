@@ -55,7 +55,7 @@ func (s *store) mustNotServe() {
 // jump is what the operator's command does.
 func (s *store) jump() {
 	v, w := s.main(), s.w
-	kept, now, err := v.jump(core.Relocation{
+	moved, err := v.jump(core.Relocation{
 		Ahead: core.JumpAhead, LongestTTL: w.scenario.TTL.D(), Actor: "operator", CorrelationID: "jump",
 	})
 	if err != nil {
@@ -63,45 +63,53 @@ func (s *store) jump() {
 		return
 	}
 	w.stats.Jumps++
-	w.tracef("", "the operator jumps the fence: what is kept ends at revision %d, and goes on at %d", kept, now)
+	w.tracef("", "the operator jumps the fence: what is kept ends at revision %d, and goes on at %d", moved.kept, moved.now)
 	s.lossy, s.wiped, s.closedAt, v.past = false, false, never, nil
 	s.cutTrail(v)
-	w.jumped(kept, now)
+	w.jumped(moved)
+}
+
+// move is what a jump did: the revision that what is kept ends at, the one at which
+// it goes on, and the first session that is not of before.
+type move struct {
+	kept, now uint64
+	session   core.SessionID
 }
 
 // jump replaces the log on a server by what it holds, moved on.
-func (v *storeServer) jump(m core.Relocation) (kept, now uint64, err error) {
+func (v *storeServer) jump(m core.Relocation) (moved move, err error) {
 	reader := core.NewLogReader()
 	for done := false; !done; {
 		if done, err = reader.Take(v.model.Do(v.identity, &core.StoreCall{Fetch: reader.Next()})); err != nil {
-			return 0, 0, err
+			return moved, err
 		}
 	}
 	g, lead, identity := reader.Registry()
-	kept = g.Revision()
+	moved.kept = g.Revision()
 	g.Relocate(m)
 	next, snapshot, err := g.StoredLog(lead.Term+1, lead.Generation+1, identity)
 	if err != nil {
-		return 0, 0, err
+		return moved, err
 	}
 	seq, _ := g.History().Head()
 	call := &core.StoreCall{Replace: &core.StoreReplace{Guard: reader.Position(), Lead: next, Snapshot: snapshot, Published: seq}}
 	if r := v.model.Do(v.identity, call); r.Status != core.StoreOK {
-		return 0, 0, errors.New(r.Text)
+		return moved, errors.New(r.Text)
 	}
-	return kept, g.Revision(), nil
+	moved.now, moved.session = g.Revision(), core.SessionID(g.Snapshot().NextSession)
+	return moved, nil
 }
 
 // jumped tells the checkers what was lost: everything behind a revision, and no more.
-func (w *World) jumped(kept, now uint64) {
-	c := w.checks
+func (w *World) jumped(m move) {
+	c, kept := w.checks, m.kept
 	c.linearizable.Relocated(w.now, kept)
 	c.chronicle.Relocated(kept)
 	c.agreement.Relocated(kept)
 	c.exactlyOnce.Relocated(kept)
 	c.fences.Relocated(kept)
-	w.losses = append(w.losses, revisions{kept + 1, now - 1})
-	w.relocatedAt = now
+	w.losses = append(w.losses, revisions{m.kept + 1, m.now - 1})
+	w.relocatedAt, w.sessionsFrom = m.now, m.session
 	// Elections wait until the members of before have stopped.
 	w.health.troubled = w.now + 2*int64(w.scenario.TTL)
 	w.healthChanged()
@@ -120,5 +128,5 @@ func (w *World) lost(revision uint64) bool {
 // leads ended with the jump; that its member may believe on for a while is why
 // elections wait.
 func (w *World) relocated(id core.SessionID) bool {
-	return w.relocatedAt > 0 && uint64(id) < w.relocatedAt&^(core.JumpAhead-1)
+	return id < w.sessionsFrom
 }

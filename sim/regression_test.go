@@ -25,6 +25,10 @@ var treasures = []struct {
 	{LogCAS, "store-fail-overs", 5, "one answer of a superseded server made a replica close the log on the right one"},
 	{LogCAS, "store-fail-overs", 20, "the same"},
 	{LogCAS, "store-fail-overs", 31, "audit records of entries that were lost were published behind those that were kept"},
+	{LogCAS, "store-fail-overs", 75, "a replica vouched for a server by what another one held: an acknowledged command was lost unnoticed"},
+	{LogCAS, "store-fail-overs", 234, "the same"},
+	{LogCAS, "store-fail-overs", 987, "the same"},
+	{LogCAS, "store-restarts", 4, "a lost fetch was waited for so long that a server that was back was not asked"},
 	{LogCAS, "store-lost-writes", 8, "a stream went on across a jump and kept a leader whose election was lost"},
 }
 

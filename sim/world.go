@@ -64,15 +64,17 @@ type World struct {
 	digest digest
 	over   bool
 
-	network     *network
-	store       *store      // nil: the replicas keep the log among themselves
-	losses      []revisions // that an operator's jumps left behind
-	relocatedAt uint64      // the revision that the latest of them led to
-	replicas    []*replica
-	members     []*member
-	resources   []*resource
-	subscribers []*subscriber
-	conns       uint64
+	network *network
+	store   *store      // nil: the replicas keep the log among themselves
+	losses  []revisions // that an operator's jumps left behind
+	// The latest of them led to this revision; earlier sessions ended with it.
+	relocatedAt  uint64
+	sessionsFrom core.SessionID
+	replicas     []*replica
+	members      []*member
+	resources    []*resource
+	subscribers  []*subscriber
+	conns        uint64
 
 	workload *workload
 	nemesis  *nemesis
