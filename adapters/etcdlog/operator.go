@@ -38,8 +38,10 @@ func judgeClose(c *core.StoreClose, h *head) *core.StoreReply {
 	switch {
 	case h.lead == nil:
 		return h.refuse("there is no log")
-	case c.Guard != nil && *c.Guard != h.position():
+	case c.Guard != nil && (c.Guard.Term != h.lead.Term || c.Guard.Last != 0 && c.Guard.Last != h.lead.Last):
 		return h.refuse("the log stands at term %d, entry %d", h.lead.Term, h.lead.Last)
+	case c.Identity != "" && c.Identity != h.identity:
+		return h.refuse("the server is %s, not %.100q", h.identity, c.Identity)
 	case c.Reason != "" && h.lead.Closed != "":
 		return h.refuse("the log is closed: %s", h.lead.Closed)
 	}

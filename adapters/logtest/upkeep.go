@@ -289,6 +289,10 @@ func closes(w *writer) error {
 		want core.StoreStatus
 	}{
 		{core.StoreClose{Guard: &elsewhere, Reason: "at another place"}, core.StoreRefused},
+		{core.StoreClose{Guard: &core.Position{Term: w.lead.Term + 1}, Reason: "in another term"}, core.StoreRefused},
+		{core.StoreClose{Guard: &here, Identity: "another", Reason: "on another server"}, core.StoreRefused},
+		{core.StoreClose{Guard: &core.Position{Term: w.lead.Term}, Identity: w.lead.Identity, Reason: "a server lost something"}, core.StoreOK},
+		{core.StoreClose{}, core.StoreOK},
 		{core.StoreClose{Guard: &here, Reason: "a server lost something"}, core.StoreOK},
 		{core.StoreClose{Reason: "closed already"}, core.StoreRefused},
 	} {

@@ -181,7 +181,7 @@ func (s *Store) shut(ctx context.Context, c *core.StoreClose) (*core.StoreReply,
 	if c.Guard != nil {
 		g = *c.Guard
 	}
-	return s.call(ctx, "log_close", []any{c.Guard != nil, int64(g.Term), int64(g.Last), c.Reason}, "")
+	return s.call(ctx, "log_close", []any{c.Guard != nil, int64(g.Term), int64(g.Last), c.Identity, c.Reason}, "")
 }
 
 func (s *Store) replace(ctx context.Context, p *core.StoreReplace) (*core.StoreReply, error) {

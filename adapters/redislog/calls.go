@@ -74,7 +74,7 @@ func (s *Store) close(ctx context.Context, c *core.StoreClose) (*core.StoreReply
 	if c.Guard != nil {
 		guard = *c.Guard
 	}
-	return s.plain(ctx, closeScript, flag(c.Guard != nil), digits(guard.Term), digits(guard.Last), c.Reason)
+	return s.plain(ctx, closeScript, flag(c.Guard != nil), digits(guard.Term), digits(guard.Last), c.Identity, c.Reason)
 }
 
 // plain runs a script whose reply says nothing besides.

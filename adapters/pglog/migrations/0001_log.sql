@@ -224,7 +224,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION log_close(
-  cluster text, guarded boolean, guard_term bigint, guard_last bigint, reason text,
+  cluster text, guarded boolean, guard_term bigint, guard_last bigint, only_on text, reason text,
   OUT refused text, OUT answered_by text, OUT standing lead
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, @schema@, pg_temp AS $$
 BEGIN
@@ -233,8 +233,10 @@ BEGIN
   PERFORM durable();
   IF NOT standing.present THEN
     refused := 'there is no log';
-  ELSIF guarded AND (standing.term <> guard_term OR standing.last <> guard_last) THEN
+  ELSIF guarded AND (standing.term <> guard_term OR (guard_last <> 0 AND standing.last <> guard_last)) THEN
     refused := 'the log stands elsewhere';
+  ELSIF only_on <> '' AND only_on <> answered_by THEN
+    refused := 'the server is ' || answered_by;
   ELSIF reason <> '' AND standing.closed <> '' THEN
     refused := 'the log is closed: ' || standing.closed;
   ELSE
