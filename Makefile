@@ -15,8 +15,10 @@ BENCH ?= .
 # Packages whose tests start real processes. They have the machine for themselves:
 # their time bounds mean nothing while other tests hold both cores.
 PROCESS_TESTS := ./tests/...
+# Packages whose tests start real store servers and mostly wait for them.
+STORES := ./adapters/etcdlog ./adapters/pglog ./adapters/redislog ./adapters/logtest ./adapters/storeserver
 PURE := ./core/... ./sim/... ./wire/... ./adapters/config/...
-RACE := ./core/... ./adapters/...
+RACE := ./core/... $(filter-out $(STORES),$(wildcard ./adapters/*))
 
 .PHONY: help
 help: ## Show this list
@@ -38,6 +40,7 @@ setup: ## Install what the tests need, as root; otherwise print the command and 
 tools: ## Build the pinned tools into .tools/
 	ci/tools proto
 	ci/tools lint
+	ci/tools etcd
 
 .PHONY: generate
 generate: ## Generate Go code from the .proto files
@@ -60,12 +63,14 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step setup ci/setup
 	@ci/step proto-tools ci/tools proto
 	@ci/step lint-tools ci/tools lint
+	@ci/step etcd ci/tools etcd
 	@ci/step generate ci/generate --check
 	@ci/step breaking ci/breaking
 	@ci/step build $(MAKE) --no-print-directory build
 	@ci/step lint ci/lint
-	@ci/step unit ci/unit
+	@ci/step unit ci/unit $(STORES)
 	@ci/step race go test -race -short -timeout 5m $(RACE)
+	@ci/step stores go test -race -short -p 2 -timeout 8m $(STORES)
 	@ci/step selftest bin/simrun selftest
 	@ci/step determinism bin/simrun determinism --seeds 1..20
 	@ci/step swarm bin/simrun swarm --budget $(SWARM_BUDGET)
@@ -82,7 +87,7 @@ fuzz: ## Run every fuzz target for FUZZ_TIME (30s)
 
 .PHONY: chaos
 chaos: ## Run the long tests with real processes, on every store, CHAOS_RUNS (10) times over
-	LEADERSHIP_CHAOS=1 go test -count=$(CHAOS_RUNS) -p 1 -timeout 0 $(PROCESS_TESTS)
+	LEADERSHIP_CHAOS=1 go test -count=$(CHAOS_RUNS) -p 1 -timeout 0 $(STORES) $(PROCESS_TESTS)
 
 .PHONY: bench
 bench: ## Run the benchmarks; BENCH is a pattern

@@ -17,8 +17,13 @@ import (
 )
 
 // The contract of core/store.go, on a real server.
-func TestContract(t *testing.T) {
-	logtest.Store(t, logtest.Factory{
+func TestConformance(t *testing.T) { logtest.Store(t, factory()) }
+
+// TestReplicas runs replicas over the store.
+func TestReplicas(t *testing.T) { logtest.Replicas(t, factory()) }
+
+func factory() logtest.Factory {
+	return logtest.Factory{
 		Server: storeserver.Options{Kind: storeserver.Postgres},
 		Open: func(ctx context.Context, at logtest.Site) (logtest.LogStore, error) {
 			return pglog.Open(ctx, pglog.Options{
@@ -33,7 +38,7 @@ func TestContract(t *testing.T) {
 			damage("no entries", `DELETE FROM %s.entry`, "lacks entry"),
 		},
 		Fill: fill,
-	})
+	}
 }
 
 func damage(name, sql, want string) logtest.Damage {

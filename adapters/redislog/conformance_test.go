@@ -11,8 +11,13 @@ import (
 	"github.com/omnirelay/leadership/adapters/storeserver"
 )
 
-func TestConformance(t *testing.T) {
-	logtest.Store(t, logtest.Factory{
+func TestConformance(t *testing.T) { logtest.Store(t, factory()) }
+
+// TestReplicas runs replicas over the store.
+func TestReplicas(t *testing.T) { logtest.Replicas(t, factory()) }
+
+func factory() logtest.Factory {
+	return logtest.Factory{
 		Server: storeserver.Options{Kind: storeserver.Redis},
 		Open: func(ctx context.Context, at logtest.Site) (logtest.LogStore, error) {
 			return Open(ctx, siteOptions(at))
@@ -46,7 +51,7 @@ func TestConformance(t *testing.T) {
 			}
 			return func(ctx context.Context) error { return limit(ctx, "0") }, limit(ctx, "1")
 		},
-	})
+	}
 }
 
 func siteOptions(at logtest.Site) Options {
