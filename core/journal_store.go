@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,7 +46,6 @@ type storeJournal struct {
 	lead       *Lead
 	identity   string // of the server
 	attested   []NodeID
-	lastOn     uint64 // where the log ended on the server that answered last
 	first      uint64 // oldest entry kept
 	published  uint64 // newest published audit record
 	read       bool   // the log was read since the start, or since its last replacement
@@ -63,6 +63,7 @@ type storeJournal struct {
 	// end is the newest entry that was fetched or appended; staged are those of them
 	// that are not durable in the mark yet, applying those that are being made so.
 	end               place
+	fetchedTo         place // where the log ended on the server that answered the last fetch
 	applied           place
 	staged, applying  []*StoredEntry
 	restored, adopted *Registry
@@ -288,7 +289,7 @@ func (j *storeJournal) mayAttest() bool {
 	if j.plants(plant.AttestUnseen) {
 		return true
 	}
-	return j.loss == "" && j.caughtUp() && j.end.index == j.lastOn && j.applied.index == j.end.index && !j.forgetful()
+	return j.loss == "" && j.caughtUp() && j.end.index == j.fetchedTo.index && bytes.Equal(j.end.chain, j.fetchedTo.chain) && j.applied.index == j.end.index && !j.forgetful()
 }
 
 // everyoneAttested reports whether every replica has found its mark on this server.

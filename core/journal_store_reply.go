@@ -308,7 +308,8 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 		j.failing = ""
 		j.timer.Reset(j.r.now) // the registrar could not beat either
 	}
-	j.identity, j.attested, j.first, j.lastOn = reply.Identity, reply.Attested, reply.First, reply.Lead.GetLast()
+	j.identity, j.attested, j.first = reply.Identity, reply.Attested, reply.First
+	j.fetchedTo = place{index: reply.Lead.GetLast(), chain: reply.Lead.GetChain()}
 	j.publishedTo(reply.Published)
 	if !j.extend(s, reply) {
 		return
