@@ -26,12 +26,13 @@ const (
 // cluster is some replicas in this process over one log: raft's, among themselves, or
 // one in a store, each through a proxy of its own.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	factory *Factory // nil: raft
 	server  *storeserver.Server
 	place   string
 	edit    func(*core.Config)
+	measure *figures // nil: nothing is measured
 	nodes   []*node
 	// stopping: the replicas are expected to stop with a reason.
 	stopping bool
@@ -55,14 +56,21 @@ type node struct {
 }
 
 // newCluster starts n replicas and waits until they are of one protocol version.
-func newCluster(t *testing.T, f *Factory, server *storeserver.Server, place string, n int, edit func(*core.Config)) *cluster {
+func newCluster(t testing.TB, f *Factory, server *storeserver.Server, place string, n int, edit func(*core.Config)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir(), factory: f, server: server, place: place, edit: edit,
 		cut: map[core.NodeID]bool{}, records: map[uint64]*core.Record{}}
+	c.run(n)
+	return c
+}
+
+// run starts n replicas and waits until they are of one protocol version.
+func (c *cluster) run(n int) {
+	c.t.Helper()
 	for i := range n {
 		c.nodes = append(c.nodes, &node{c: c, id: core.NodeID(i + 1)})
 	}
-	t.Cleanup(c.close)
+	c.t.Cleanup(c.close)
 	for _, n := range c.nodes {
 		n.start()
 	}
@@ -74,7 +82,6 @@ func newCluster(t *testing.T, f *Factory, server *storeserver.Server, place stri
 		}
 		return true
 	})
-	return c
 }
 
 func (c *cluster) close() {
@@ -119,6 +126,9 @@ func (n *node) start() {
 		n.open()
 		o.Store = n.store
 	}
+	if m := n.c.measure; m != nil {
+		m.set(n, &o)
+	}
 	h, err := host.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -144,14 +154,18 @@ func (n *node) open() {
 	t := n.c.t
 	t.Helper()
 	var err error
-	if n.proxy == nil {
+	address := n.c.server.Address()
+	if n.proxy == nil && n.c.measure == nil {
 		if n.proxy, err = storeserver.NewProxy(n.c.server.Address()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
 	defer cancel()
-	n.store, err = n.c.factory.Open(ctx, Site{Address: n.proxy.Address(), ClusterID: clusterID, Place: n.c.place})
+	if n.proxy != nil {
+		address = n.proxy.Address()
+	}
+	n.store, err = n.c.factory.Open(ctx, Site{Address: address, ClusterID: clusterID, Place: n.c.place})
 	if err != nil {
 		t.Fatal(err)
 	}
