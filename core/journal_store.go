@@ -179,7 +179,7 @@ func (j *storeJournal) giveUp() {
 func (j *storeJournal) notReady() string {
 	switch {
 	case j.failing != "" && !j.holding:
-		return "no answer of the store can be used: " + j.failing
+		return j.failing
 	case j.trouble != "":
 		return j.trouble
 	case j.blocked != Never && j.r.now.Sub(j.blocked) > j.r.cfg.ElectionTimeout:

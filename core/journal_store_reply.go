@@ -33,7 +33,7 @@ func (j *storeJournal) step(in *Input) {
 		if kind == callFetch && j.r.now.Sub(s.sentAt) > j.r.cfg.ElectionTimeout {
 			j.timeouts++
 		}
-		j.failed(kind, reply.Text)
+		j.failed(kind, "the store does not answer: "+reply.Text)
 	case reply.absurd():
 		j.r.Halt(errors.New("the store answered what no log can hold: its data is damaged"))
 	case j.superseded(reply) != "":

@@ -40,7 +40,7 @@ func (m *Relocation) beyond(n uint64) uint64 {
 	if m.Ahead == 0 {
 		return n
 	}
-	return max(n+m.Ahead, uint64(max(m.WallNs, 0))/1e9<<20)
+	return max(n+m.Ahead, uint64(max(m.WallNs, 0))/1_000_000_000<<20)
 }
 
 // Relocate makes the registry ready to go on in another log, at a revision of its own.
