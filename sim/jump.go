@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/core/plant"
 	"github.com/omnirelay/leadership/sim/check"
 )
 
@@ -55,8 +56,12 @@ func (s *store) mustNotServe() {
 // jump is what the operator's command does.
 func (s *store) jump() {
 	v, w := s.main(), s.w
+	ahead := core.JumpAhead
+	if w.plants.Has(plant.JumpKeepsFence) {
+		ahead = 0
+	}
 	moved, err := v.jump(core.Relocation{
-		Ahead: core.JumpAhead, LongestTTL: w.scenario.TTL.D(), Actor: "operator", CorrelationID: "jump",
+		Ahead: ahead, LongestTTL: w.scenario.TTL.D(), Actor: "operator", CorrelationID: "jump",
 	})
 	if err != nil {
 		w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: "the operator's jump failed: " + err.Error()})

@@ -58,7 +58,7 @@ func Trials() []Trial {
 		{plant.AdoptedBySome, of(check.FenceMonotonicProperty, check.AgreementProperty), LogCAS, "store-lost-writes", 40},
 		{plant.GapAccepted, of(check.AgreementProperty), LogCAS, "store-lost-writes", 20},
 		{plant.PublishedTwice, of(check.DurableProperty), LogCAS, "store-faults", 20},
-		{plant.JumpKeepsFence, of(check.FenceMonotonicProperty), LogCAS, "store-lost-writes", 20},
+		{plant.JumpKeepsFence, of(check.FenceMonotonicProperty, check.NoPanicProperty), LogCAS, "store-lost-writes", 20},
 		{plant.JumpWithoutWait, of(check.ExclusiveLeaseProperty), LogCAS, "store-lost-writes", 20},
 	}
 }
