@@ -12,9 +12,13 @@ import (
 const failoverWithin = 5 * time.Second
 
 // TestKilledLeadersAreSucceeded kills the process that leads most, or the
-// registrar, twenty times in a row; each comes back on its data and follows.
+// registrar, ten times in a row, twenty in the long version; each comes back on its
+// data and follows.
 func TestKilledLeadersAreSucceeded(t *testing.T) {
-	kills, leastRegistrars := 20, 5
+	kills, leastRegistrars := 10, 3
+	if long() {
+		kills, leastRegistrars = 20, 5
+	}
 	if testing.Short() {
 		kills, leastRegistrars = 3, 1
 	}

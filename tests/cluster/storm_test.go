@@ -14,13 +14,13 @@ import (
 const killEvery = 3 * time.Second
 
 // TestStormOfKills kills and restarts a random process every three seconds for a
-// minute. The audit trail stays whole on every node, no fence comes twice, nobody
-// shares a scope, and the streams tell what the trail tells. The long version does so
-// on every store, and kills the store's server too.
+// quarter of a minute. The audit trail stays whole on every node, no fence comes twice, nobody
+// shares a scope, and the streams tell what the trail tells. The long version takes
+// a minute on every store, and kills the store's server too.
 func TestStormOfKills(t *testing.T) {
-	stores, kills := []string{harness.Raft}, int(time.Minute/killEvery)
+	stores, kills := []string{harness.Raft}, int(15*time.Second/killEvery)
 	if long() {
-		stores = harness.Stores
+		stores, kills = harness.Stores, int(time.Minute/killEvery)
 	}
 	if testing.Short() {
 		kills = 3
