@@ -6,7 +6,7 @@ SHELL := bash
 
 # What the targets below take from the command line, as in make sim SIM_BUDGET=1h.
 NODES ?= 3
-SWARM_BUDGET ?= 60s
+SWARM_BUDGET ?= 30s
 SIM_BUDGET ?= 10m
 FUZZ_TIME ?= 30s
 CHAOS_RUNS ?= 10
@@ -70,16 +70,19 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step lint ci/lint
 	@ci/step unit ci/unit $(STORES)
 	@ci/step race go test -race -short -timeout 5m $(RACE)
-	@ci/step stores go test -race -short -p 2 -timeout 8m $(STORES)
+	@ci/step stores go test -race -short -p 4 -timeout 8m $(STORES)
 	@ci/step selftest bin/simrun selftest
-	@ci/step determinism bin/simrun determinism --seeds 1..20
-	@ci/step swarm bin/simrun swarm --budget $(SWARM_BUDGET)
+	@ci/step determinism bin/simrun determinism --seeds 1..15
+	@ci/step determinism-cas bin/simrun determinism --log cas --seeds 1..15
+	@ci/step swarm-raft bin/simrun swarm --budget $(SWARM_BUDGET)
+	@ci/step swarm-cas bin/simrun swarm --log cas --budget $(SWARM_BUDGET)
 	@ci/step processes go test -count=1 -p 1 -timeout 8m $(PROCESS_TESTS)
 	@ci/step examples ci/examples
 
 .PHONY: sim
 sim: build ## Simulate new seeds for SIM_BUDGET (10m)
 	bin/simrun swarm --budget $(SIM_BUDGET)
+	bin/simrun swarm --log cas --budget $(SIM_BUDGET)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s)

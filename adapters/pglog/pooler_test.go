@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -57,8 +58,11 @@ default_pool_size = 3
 			t.Logf("pgbouncer: %s", said.String())
 		}
 	})
-	until(t, "the pooler's socket", func() bool {
-		_, err := os.Stat(filepath.Join(dir, ".s.PGSQL.6432"))
+	until(t, "the pooler to answer", func() bool {
+		conn, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL.6432"))
+		if err == nil {
+			_ = conn.Close()
+		}
 		return err == nil
 	})
 	return "postgres://postgres@/postgres?host=" + dir + "&port=6432&sslmode=disable"

@@ -111,6 +111,7 @@ func TestSnapshotsReplacedUnderReaders(t *testing.T) {
 
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
+	office := at
 	for range 3 {
 		readers.Go(func() {
 			for fetched := 0; ; fetched++ {
@@ -127,7 +128,7 @@ func TestSnapshotsReplacedUnderReaders(t *testing.T) {
 					t.Errorf("status %d %s", r.Status, r.Text)
 					return
 				}
-				want := checkpointAt(at, r.Snapshot.Index, 3*pieceBytes).Checkpoint.Snapshot.Data
+				want := checkpointAt(office, r.Snapshot.Index, 3*pieceBytes).Checkpoint.Snapshot.Data
 				if string(r.Snapshot.Data) != string(want) || r.Snapshot.Index+uint64(len(r.Entries)) != r.Lead.Last {
 					t.Errorf("a snapshot of %d with %d entries, the log ends at %d", r.Snapshot.Index, len(r.Entries), r.Lead.Last)
 				}
