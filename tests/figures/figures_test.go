@@ -26,7 +26,7 @@ func BenchmarkLogs(b *testing.B) {
 		logtest.Figures(b, &logtest.Factory{
 			Server: storeserver.Options{Kind: storeserver.Etcd, Binary: etcd},
 			Open: func(ctx context.Context, at logtest.Site) (logtest.LogStore, error) {
-				return etcdlog.Open(ctx, etcdlog.Options{Endpoints: []string{at.Address}, Prefix: "/" + at.Place + "/", ClusterID: at.ClusterID, Logger: slog.New(slog.DiscardHandler)})
+				return etcdlog.Open(ctx, etcdlog.Options{Endpoints: []string{"http://" + at.Address}, Prefix: "/" + at.Place + "/", ClusterID: at.ClusterID, Logger: slog.New(slog.DiscardHandler)})
 			},
 		})
 	})
