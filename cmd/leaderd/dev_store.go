@@ -43,9 +43,12 @@ func startDevStore(ctx context.Context, o *devOptions, dir string) (*devStore, e
 	if s.log, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, err
 	}
-	s.server, err = storeserver.Start(ctx, storeserver.Options{
-		Kind: storeserver.Kind(o.store), Dir: filepath.Join(dir, o.store), Port: o.basePort, Log: s.log,
-	})
+	options := storeserver.Options{Kind: storeserver.Kind(o.store), Dir: filepath.Join(dir, o.store), Port: o.basePort, Log: s.log}
+	if o.store == config.StoreEtcd {
+		// Every beat is a revision: kept for ever they fill etcd's quota in weeks.
+		options.Args = []string{"--auto-compaction-mode=periodic", "--auto-compaction-retention=5m"}
+	}
+	s.server, err = storeserver.Start(ctx, options)
 	if err == nil {
 		s.block, err = s.prepare(ctx)
 	}
