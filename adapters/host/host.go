@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/omnirelay/leadership/adapters/clock"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
 )
@@ -66,7 +67,7 @@ const maxInbox = 16 * core.MaxMessagesPerTurn
 // Host runs one replica. All methods are safe for concurrent use.
 type Host struct {
 	o      Options
-	clock  Clock
+	clock  clock.Clock
 	logger *slog.Logger
 
 	// mu guards the replica: the loop holds it while it thinks, and lets go of it

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/omnirelay/leadership/adapters/clock"
 	"github.com/omnirelay/leadership/adapters/control"
-	"github.com/omnirelay/leadership/adapters/host"
 	"github.com/omnirelay/leadership/adapters/rpc"
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
@@ -47,7 +47,7 @@ func newFront(n *node) (*front, error) {
 	f := &front{httpAddress: c.Listeners.HTTP, grpcAddress: c.Listeners.GRPC}
 	var err error
 	f.control, err = control.New(control.Options{
-		Source: n.host, Metrics: n.metrics, Logger: n.logger, Cluster: c.ClusterID, Open: c.Control.Open, Boottime: host.Boottime,
+		Source: n.host, Metrics: n.metrics, Logger: n.logger, Cluster: c.ClusterID, Open: c.Control.Open, Boottime: clock.Boottime,
 		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
 	})
 	if err != nil {

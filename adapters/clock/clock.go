@@ -1,4 +1,5 @@
-package host
+// Package clock reads the clock that leases are measured with.
+package clock
 
 import (
 	"sync/atomic"
