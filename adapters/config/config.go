@@ -71,6 +71,9 @@ type Config struct {
 	Scopes []Scope `koanf:"scopes"`
 	Shards []Shard `koanf:"shards"`
 
+	Access  Access  `koanf:"access"`
+	Limits  Limits  `koanf:"limits"`
+	Tokens  Tokens  `koanf:"tokens"`
 	Control Control `koanf:"control"`
 	Streams Streams `koanf:"streams"`
 	Metrics Metrics `koanf:"metrics"`
@@ -82,6 +85,8 @@ type Listeners struct {
 	HTTP string `koanf:"http"` // JSON, SSE, metrics and probes
 	GRPC string `koanf:"grpc"` // members and Subscribe
 	Peer string `koanf:"peer"` // other replicas
+	// HTTP3 lets http and grpc listen on UDP too, at the same port.
+	HTTP3 bool `koanf:"http3"`
 }
 
 // TLS names PEM files. A relative path starts at the folder of the file.
@@ -95,6 +100,10 @@ type TLS struct {
 type Peer struct {
 	ID      string `koanf:"id"`
 	Address string `koanf:"address"` // host:port at which its peer listener is reached
+	// HTTP and GRPC are host:port at which callers reach its public listeners, for the
+	// hint where else to ask. Empty: no hint.
+	HTTP string `koanf:"http"`
+	GRPC string `koanf:"grpc"`
 }
 
 // Replica is the number of this peer in the log: the FNV-1a hash of its id, so that
@@ -161,7 +170,7 @@ type Interval time.Duration
 const Off Interval = -1
 
 // Default is the configuration of a file that says nothing. It lacks what has no
-// default: nodeId, clusterId, dataDir, listeners and tls.
+// default: nodeId, clusterId, dataDir, the listeners' addresses and tls.
 func Default() Config {
 	return Config{
 		Enabled:            true,
@@ -179,6 +188,9 @@ func Default() Config {
 		RebalanceInterval:  Interval(core.DefaultRebalanceInterval),
 		SnapshotEntries:    core.DefaultSnapshotEntries,
 		Registry:           Registry{Store: StoreRaft},
+		Listeners:          Listeners{HTTP3: true},
+		Limits:             defaultLimits(),
+		Tokens:             Tokens{Lifetime: time.Hour},
 		Streams:            Streams{Max: 256, WriteTimeout: 5 * time.Second, Heartbeat: 10 * time.Second},
 		Metrics:            Metrics{LeaderSeries: 1000},
 		Log:                Log{Level: "info", Format: "auto"},
@@ -206,6 +218,7 @@ func (c *Config) derive(written func(key string) bool) {
 		c.ElectionTimeout = storeElectionTimeout
 	}
 	c.Registry.derive(c.ClusterID, written)
+	c.Access.Bearer.derive(c.ClusterID, written)
 	if !written("peers") {
 		c.Peers = []Peer{{ID: c.NodeID, Address: c.Listeners.Peer}}
 	}

@@ -84,7 +84,7 @@ func TestProblems(t *testing.T) {
 		"twice":                  {"    weight: 1\n    weight: 2\n", []string{"node.yaml:9: mesh.leadership.weight: written twice, first in line 8"}},
 		"list for mapping":       {"    log: [info]\n", []string{"log: a list does not fit; write a mapping with keys like format, level"}},
 		"text for mapping":       {"    log: info\n", []string{`log: "info" does not fit; write a mapping`}},
-		"text for list":          {"    peers: node-1\n", []string{`peers: "node-1" does not fit; write a list, each item a mapping with keys like address, id`}},
+		"text for list":          {"    peers: node-1\n", []string{`peers: "node-1" does not fit; write a list, each item a mapping with keys like address, grpc, http, id`}},
 		"mapping for text":       {"    weight: {a: b}\n", []string{"weight: a mapping does not fit; write one plain value"}},
 		"anchor":                 {"    labels: &a {x: y}\n", []string{"anchors and aliases are not read"}},
 		"odd tag":                {"    weight: !!binary aGk=\n", []string{"the tag !!binary is not read"}},

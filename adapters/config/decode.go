@@ -69,6 +69,14 @@ func readText(from, to reflect.Value) (any, error) {
 		return parseDrift(text)
 	case Scope:
 		return Scope{ID: text}, nil
+	case GrantScope:
+		id, err := parseCondition(text)
+		if err != nil {
+			return nil, err
+		}
+		return GrantScope{ID: id.(Condition)}, nil
+	case Condition:
+		return parseCondition(text)
 	}
 	switch to.Kind() {
 	case reflect.String:

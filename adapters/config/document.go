@@ -202,6 +202,8 @@ func describe(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[Scope]():
 		return "a scope id, or a mapping with id and options"
+	case t == reflect.TypeFor[GrantScope]():
+		return `a scope id, "*", or a mapping with id, kind, namespace or labels`
 	case t.Kind() == reflect.Slice:
 		return "a list, each item " + describe(t.Elem())
 	case t.Kind() == reflect.Map:

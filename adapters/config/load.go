@@ -119,7 +119,8 @@ func merge(f *file, values, overrides map[string]any) Problems {
 
 // anchorPaths lets relative paths start at the folder of the file.
 func (c *Config) anchorPaths(folder string) {
-	for _, p := range append(c.Registry.paths(), &c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.CA) {
+	paths := append(c.Registry.paths(), &c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.CA)
+	for _, p := range append(paths, c.accessPaths()...) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(folder, *p)
 		}

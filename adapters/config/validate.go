@@ -100,6 +100,7 @@ func (c *Config) problems() Problems {
 	c.judgeListeners(&j)
 	c.judgePeers(&j)
 	c.judgeRegistry(&j)
+	c.judgeAccess(&j)
 	c.judgeOperation(&j)
 	c.judgeScopes(&j)
 	if len(j.found) == 0 {
@@ -178,6 +179,7 @@ func (c *Config) judgePeers(j *judge) {
 	ids, addresses, replicas := map[string]bool{}, map[string]bool{}, map[core.NodeID]string{}
 	for i, p := range c.Peers {
 		key := fmt.Sprintf("peers[%d]", i)
+		p.judgePublic(j, key)
 		if alone := len(c.Peers) == 1 && p.ID == c.NodeID && p.Address == c.Listeners.Peer; alone {
 			return // nobody else connects: any listener will do
 		}
@@ -198,6 +200,16 @@ func (c *Config) judgePeers(j *judge) {
 	}
 	if c.NodeID != "" && len(ids) > 0 && !ids[c.NodeID] {
 		j.refuse("nodeId", fmt.Sprintf("%q is not among the peers", clip(c.NodeID)), "one of "+clip(strings.Join(slices.Sorted(maps.Keys(ids)), ", ")))
+	}
+}
+
+// judgePublic checks where callers are sent to.
+func (p Peer) judgePublic(j *judge, key string) {
+	if p.HTTP != "" {
+		j.address(key+".http", p.HTTP, false)
+	}
+	if p.GRPC != "" {
+		j.address(key+".grpc", p.GRPC, false)
 	}
 }
 
