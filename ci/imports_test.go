@@ -46,6 +46,8 @@ var rooms = []room{
 		why:   "a store is opened and tested without the loop that makes its calls"},
 	{path: "adapters/transport", may: []string{"core", "wire"},
 		why: "listeners and connections know nothing of what is served on them"},
+	{path: "adapters/signing", may: []string{"core"},
+		why: "whoever verifies a token needs nothing of those who serve or lead"},
 	{path: "adapters/telemetry", may: []string{"core", "core/logpb"},
 		why: "logs and metrics are told, they ask nobody"},
 	{path: "adapters/clock", may: []string{"core"},
