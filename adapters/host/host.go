@@ -79,9 +79,10 @@ type Host struct {
 	memberMu sync.Mutex
 	member   *core.Member
 
-	inbox inbox
-	calls calls
-	store *storeCalls // while Run runs
+	inbox       inbox
+	calls       calls
+	attachments attachments
+	store       *storeCalls // while Run runs
 
 	changedMu sync.Mutex
 	changed   chan struct{}
@@ -111,6 +112,7 @@ func New(o Options) (*Host, error) {
 	h := &Host{o: o, logger: o.Logger, changed: make(chan struct{}), done: make(chan struct{})}
 	h.inbox.wake = make(chan struct{}, 1)
 	h.calls.init()
+	h.attachments.init()
 	h.o.Core.Seed = randomSeed()
 	h.o.Core.EnsureDefaults()
 	now := h.clock.Now()
@@ -292,4 +294,5 @@ func (h *Host) await(ctx context.Context, what string, cond func(core.Status) bo
 	}
 }
 
-var errStopped = errors.New("this node has stopped")
+// errStopped is what calls on a host get after its loop has ended.
+var errStopped error = &core.Error{Code: core.CodeHalted, Message: "this node has stopped; ask another"}

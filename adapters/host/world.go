@@ -69,9 +69,14 @@ func (b *inbox) take(limit int) []core.Input {
 // world is what core's drive sees of the host.
 type world struct{ h *Host }
 
-func (w *world) Drain() []core.Input { return w.h.inbox.take(core.MaxMessagesPerTurn) }
-func (w *world) Now() core.Time      { return w.h.clock.Now() }
-func (w *world) Wall() int64         { return time.Now().UnixNano() }
+func (w *world) Drain() []core.Input {
+	inputs := w.h.inbox.take(core.MaxMessagesPerTurn)
+	w.h.attachments.taken(inputs)
+	return inputs
+}
+
+func (w *world) Now() core.Time { return w.h.clock.Now() }
+func (w *world) Wall() int64    { return time.Now().UnixNano() }
 
 // Emit hands out what a step of the replica made true. Nothing here blocks.
 func (w *world) Emit(e core.Emission) {
@@ -85,6 +90,8 @@ func (w *world) Emit(e core.Emission) {
 	for _, m := range e.Members {
 		if m.Conn == ownConn {
 			h.stepMember(m.Message)
+		} else {
+			h.attachments.give(m)
 		}
 	}
 	if len(e.Records) > 0 && h.o.OnRecords != nil {
