@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -115,6 +116,11 @@ func (a *Authority) IssueClient(role Role) (Pair, error) {
 	return a.Issue(Request{Identity: Identity{Kind: KindClient, Name: string(role), Role: role}})
 }
 
+// IssueMember issues a certificate that the API admits as the member with this id.
+func (a *Authority) IssueMember(id string) (Pair, error) {
+	return a.Issue(Request{Identity: Identity{Kind: KindMember, Name: id}})
+}
+
 // Issue issues a certificate.
 func (a *Authority) Issue(r Request) (Pair, error) {
 	id := r.Identity
@@ -130,7 +136,7 @@ func (a *Authority) Issue(r Request) (Pair, error) {
 		until = from.Add(CertificateValidity)
 	}
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: id.Name}, URIs: []*url.URL{id.uri()},
+		Subject: pkix.Name{CommonName: commonName(id.Name)}, URIs: []*url.URL{id.uri()},
 		NotBefore: from, NotAfter: until, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
@@ -141,6 +147,9 @@ func (a *Authority) Issue(r Request) (Pair, error) {
 	pair, _, _, err := sign(template, a.cert, a.key)
 	return pair, err
 }
+
+// commonName keeps to the 64 bytes that X.520 allows. Who it is, the URI says.
+func commonName(name string) string { return strings.ToValidUTF8(name[:min(len(name), 64)], "") }
 
 func addHosts(template *x509.Certificate, hosts []string) {
 	for _, h := range hosts {

@@ -14,15 +14,19 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/omnirelay/leadership/core"
 )
 
 // Kind says what a certificate lets its owner be. A node speaks for a replica of
-// the registry; a client calls the API. Neither may do the other's part.
+// the registry; a client calls the API; a member calls it to lead. None may do
+// another's part.
 type Kind string
 
 const (
 	KindNode   Kind = "node"
 	KindClient Kind = "client"
+	KindMember Kind = "member"
 )
 
 // Role says what a client may do; each includes the ones before it.
@@ -40,11 +44,12 @@ var roleRank = map[Role]int{RoleRead: 1, RoleOperate: 2, RoleAdmin: 3}
 func (r Role) Allows(want Role) bool { return roleRank[want] > 0 && roleRank[r] >= roleRank[want] }
 
 // Identity is whom a verified certificate names, as a SPIFFE id:
-// spiffe://CLUSTER/node/NAME or spiffe://CLUSTER/client/ROLE.
+// spiffe://CLUSTER/node/NAME, spiffe://CLUSTER/client/ROLE or
+// spiffe://CLUSTER/member/NAME.
 type Identity struct {
 	Cluster string
 	Kind    Kind
-	Name    string // node: the node's name. client: the certificate's common name, for logs and audit
+	Name    string // node: the node's name. member: its id. client: the certificate's common name, for logs and audit
 	Role    Role   // client only
 }
 
@@ -99,12 +104,12 @@ func identityOf(cert *x509.Certificate) (Identity, error) {
 	}
 	uri := cert.URIs[0]
 	parts := strings.Split(strings.TrimPrefix(uri.Path, "/"), "/")
-	if uri.Scheme != "spiffe" || len(parts) != 2 || uri.RawQuery != "" || uri.Fragment != "" || uri.User != nil {
-		return Identity{}, fmt.Errorf("certificate URI %q: want spiffe://CLUSTER/node/NAME or spiffe://CLUSTER/client/ROLE", uri)
+	if uri.Scheme != "spiffe" || len(parts) != 2 {
+		return Identity{}, misspelt(uri)
 	}
 	id := Identity{Cluster: uri.Host, Kind: Kind(parts[0])}
 	switch id.Kind {
-	case KindNode:
+	case KindNode, KindMember:
 		id.Name = parts[1]
 	case KindClient:
 		id.Name, id.Role = cert.Subject.CommonName, Role(parts[1])
@@ -112,7 +117,15 @@ func identityOf(cert *x509.Certificate) (Identity, error) {
 	if err := id.validate(); err != nil {
 		return Identity{}, fmt.Errorf("certificate URI %q: %w", uri, err)
 	}
+	// One identity has one spelling: no escapes, query, user, port or double slash.
+	if id.uri().String() != uri.String() {
+		return Identity{}, misspelt(uri)
+	}
 	return id, nil
+}
+
+func misspelt(uri *url.URL) error {
+	return fmt.Errorf("certificate URI %q: want spiffe://CLUSTER/node/NAME, spiffe://CLUSTER/client/ROLE or spiffe://CLUSTER/member/NAME", uri)
 }
 
 // The names SPIFFE allows, and for nodes what is also a DNS label.
@@ -130,8 +143,19 @@ func (i Identity) validate() error {
 		return fmt.Errorf("node: %q, want 1 to 63 letters, digits, dots and dashes, as in a host name", i.Name)
 	case i.Kind == KindClient && roleRank[i.Role] == 0:
 		return fmt.Errorf("role: %q, want admin, operate or read", i.Role)
+	case i.Kind == KindMember:
+		return checkMember(i.Name)
 	case i.Kind != KindNode && i.Kind != KindClient:
-		return fmt.Errorf("kind: %q, want node or client", i.Kind)
+		return fmt.Errorf("kind: %q, want node, client or member", i.Kind)
 	}
 	return nil
+}
+
+// checkMember accepts the member ids that a path can hold: all but the two that
+// name folders.
+func checkMember(id string) error {
+	if id == "." || id == ".." {
+		return fmt.Errorf("member: %q, want a name that is no folder", id)
+	}
+	return core.CheckMemberID("member", id)
 }
