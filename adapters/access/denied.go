@@ -1,0 +1,68 @@
+package access
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Denied refuses a call for who makes it.
+type Denied struct {
+	// Unauthenticated: nobody could be recognized, and a good credential may help
+	// (gRPC UNAUTHENTICATED, HTTP 401). Otherwise the caller is known and may not
+	// (PERMISSION_DENIED, 403).
+	Unauthenticated bool
+	Want, Have      string // what the call needs and what the caller has, in words
+	Message         string // both, and whom it is about: what people are told
+}
+
+func (d *Denied) Error() string { return d.Message }
+
+// Reason is the refusal for programs: unauthenticated or denied.
+func (d *Denied) Reason() string {
+	if d.Unauthenticated {
+		return "unauthenticated"
+	}
+	return "denied"
+}
+
+func unauthenticated(want, format string, args ...any) *Denied {
+	return &Denied{Unauthenticated: true, Want: want, Have: "no good credential", Message: fmt.Sprintf(format, args...)}
+}
+
+func refused(have, want, format string, args ...any) *Denied {
+	return &Denied{Want: want, Have: have, Message: fmt.Sprintf(format, args...)}
+}
+
+// Exceeded refuses a call for how many there are (gRPC RESOURCE_EXHAUSTED, HTTP 429).
+type Exceeded struct {
+	What  string // what there is too much of
+	Limit int    // how much is allowed
+	// RetryAfter is how long to wait before it can be better.
+	RetryAfter time.Duration
+}
+
+func (e *Exceeded) Error() string {
+	return fmt.Sprintf("%s: at most %d are served; come back after %v", e.What, e.Limit, e.RetryAfter)
+}
+
+// clip keeps what a caller wrote from filling a message or a log.
+func clip(text string) string {
+	const most = 80
+	if len(text) > most {
+		return printable(text[:most]) + "…"
+	}
+	return printable(text)
+}
+
+// printable replaces what would break a line of a log.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}
