@@ -1,0 +1,227 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/time/rate"
+)
+
+// Flow control of a QUIC connection, bytes each way in.
+const (
+	streamWindow     = 64 << 10
+	connectionWindow = 256 << 10
+	// controlStreams are what HTTP/3 opens beside requests: three, and one that
+	// means nothing.
+	controlStreams = 4
+)
+
+// quicServer is the HTTP/3 half of a front.
+type quicServer struct {
+	limits    Limits
+	admission *admission
+	free      *rate.Limiter // handshakes without proof of address
+	server    *http3.Server
+	handler   http.Handler
+	refuse    http.HandlerFunc // answers a call beyond Streams
+	calls     *calls
+}
+
+func newQUICServer(l Limits, config *tls.Config, a *admission, logger *slog.Logger, handler http.Handler, refuse http.HandlerFunc) *quicServer {
+	s := &quicServer{
+		limits: l, admission: a, free: rate.NewLimiter(rate.Limit(l.FreeHandshakes), l.FreeHandshakes),
+		handler: handler, refuse: refuse, calls: newCalls(),
+	}
+	s.server = &http3.Server{
+		Handler: s, TLSConfig: http3.ConfigureTLSConfig(config), MaxHeaderBytes: l.HeaderBytes, Logger: logger,
+		ConnContext: func(ctx context.Context, conn *quic.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, newConnection(conn, l))
+		},
+	}
+	return s
+}
+
+func (s *quicServer) config() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           s.limits.HandshakeTimeout / 2, // twice that is the bound of the whole
+		MaxIdleTimeout:                 s.limits.IdleTimeout,
+		KeepAlivePeriod:                s.limits.IdleTimeout / 4,
+		InitialStreamReceiveWindow:     streamWindow,
+		MaxStreamReceiveWindow:         streamWindow,
+		InitialConnectionReceiveWindow: connectionWindow,
+		MaxConnectionReceiveWindow:     connectionWindow,
+		MaxIncomingStreams:             int64(s.limits.Streams),
+		MaxIncomingUniStreams:          controlStreams,
+		Allow0RTT:                      false, // what arrives early can be replayed
+	}
+}
+
+// serve answers on conn until shutdown, and then returns nil. conn is closed.
+func (s *quicServer) serve(conn net.PacketConn) error {
+	t := &quic.Transport{
+		Conn: conn,
+		ConnContext: func(ctx context.Context, c *quic.ClientInfo) (context.Context, error) {
+			leave, err := s.admission.enter(c.RemoteAddr)
+			if err != nil {
+				return nil, err
+			}
+			context.AfterFunc(ctx, leave)
+			return ctx, nil
+		},
+		VerifySourceAddress: func(addr net.Addr) bool { return s.admission.crowded(addr) || !s.free.Allow() },
+	}
+	defer func() {
+		_ = t.Close()
+		_ = conn.Close()
+	}()
+	l, err := t.ListenEarly(s.server.TLSConfig, s.config())
+	if err != nil {
+		return err
+	}
+	err = s.server.ServeListener(l)
+	if !errors.Is(err, http.ErrServerClosed) {
+		return errors.Join(err, s.server.Close())
+	}
+	<-s.calls.ended // the socket is needed until the last answer is out
+	return nil
+}
+
+// shutdown lets the calls under way finish until ctx ends, and refuses others.
+func (s *quicServer) shutdown(ctx context.Context) {
+	idle := s.calls.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		// Callers are told to go. A caller that stays although its calls are over is
+		// not waited for.
+		_ = s.server.Shutdown(ctx)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	cancel()
+	<-stop
+	s.calls.end()
+}
+
+// ServeHTTP counts a call and serves it.
+func (s *quicServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok || !s.calls.enter() {
+		s.refuse(w, r)
+		return
+	}
+	defer s.calls.leave()
+	if !c.enter() {
+		s.refuse(w, r)
+		return
+	}
+	defer c.leave()
+	s.handler.ServeHTTP(w, r)
+}
+
+// calls counts what a server has under way.
+type calls struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	idle   chan struct{} // closed when closed and none is under way
+	ended  chan struct{} // closed when the server has nothing more to say
+	once   sync.Once
+}
+
+func newCalls() *calls { return &calls{idle: make(chan struct{}), ended: make(chan struct{})} }
+
+func (c *calls) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.n++
+	return true
+}
+
+func (c *calls) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n--; c.closed && c.n == 0 {
+		close(c.idle)
+	}
+}
+
+// close refuses further calls; the channel tells when the last one is over.
+func (c *calls) close() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		if c.n == 0 {
+			close(c.idle)
+		}
+	}
+	return c.idle
+}
+
+func (c *calls) end() { c.once.Do(func() { close(c.ended) }) }
+
+type connectionKey struct{}
+
+// connection is what is known of one QUIC connection with HTTP/3 on it.
+type connection struct {
+	account *account
+	max     int // calls
+	unused  time.Duration
+	idle    *time.Timer
+
+	mu sync.Mutex
+	n  int // calls under way
+}
+
+// newConnection starts to watch a connection: one without a call is closed after
+// UnusedTimeout. http3's own IdleTimeout can be held off by a request whose header
+// never ends.
+func newConnection(conn *quic.Conn, l Limits) *connection {
+	c := &connection{account: newAccount(l.PendingBytes), max: l.Streams, unused: l.UnusedTimeout}
+	c.idle = time.AfterFunc(c.unused, func() {
+		c.mu.Lock()
+		busy := c.n > 0
+		c.mu.Unlock()
+		if !busy {
+			_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "no call for "+c.unused.String())
+		}
+	})
+	context.AfterFunc(conn.Context(), func() { c.idle.Stop() })
+	return c
+}
+
+// enter counts a call. QUIC's own limit counts streams, and a stream that its caller
+// reset is over while its handler still runs.
+func (c *connection) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n >= c.max {
+		return false
+	}
+	c.n++
+	return true
+}
+
+func (c *connection) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n--; c.n == 0 {
+		c.idle.Reset(c.unused)
+	}
+}
