@@ -154,8 +154,8 @@ func (i Identity) validate() error {
 // checkMember accepts the member ids that a path can hold: all but the two that
 // name folders.
 func checkMember(id string) error {
-	if id == "." || id == ".." {
-		return fmt.Errorf("member: %q, want a name that is no folder", id)
+	if id == "." || id == ".." || core.CheckMemberID("member", id) != nil {
+		return fmt.Errorf("member: %q, want 1 to %d letters, digits, '.', '_' or '-', and no folder's name", id, core.MaxMemberID)
 	}
-	return core.CheckMemberID("member", id)
+	return nil
 }
