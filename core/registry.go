@@ -230,6 +230,10 @@ func (g *Registry) bootstrap(b *logpb.Bootstrap) *Error {
 // Revision is the index of the last applied entry.
 func (g *Registry) Revision() uint64 { return g.revision }
 
+// LastFence is the highest fence that was ever given, in any scope; 0 before the
+// first. Every later one is higher.
+func (g *Registry) LastFence() uint64 { return g.nextFence - 1 }
+
 // ClusterID is the cluster that the registry was bootstrapped for, empty before.
 func (g *Registry) ClusterID() string { return g.clusterID }
 

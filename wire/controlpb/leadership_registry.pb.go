@@ -135,7 +135,10 @@ type ListLeadersResponse struct {
 	GeneratedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=generated_at,json=generatedAt,proto3" json:"generated_at,omitempty"`
 	Revision    uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Sorted by scope.
-	Tokens        []*LeadershipToken `protobuf:"bytes,3,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	Tokens []*LeadershipToken `protobuf:"bytes,3,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// The highest fence that was ever given, in any scope; 0: none. Whatever a scope is
+	// given later is higher, so a resource that lost its marks may start from it.
+	LastFence     uint64 `protobuf:"varint,4,opt,name=last_fence,json=lastFence,proto3" json:"last_fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +192,13 @@ func (x *ListLeadersResponse) GetTokens() []*LeadershipToken {
 		return x.Tokens
 	}
 	return nil
+}
+
+func (x *ListLeadersResponse) GetLastFence() uint64 {
+	if x != nil {
+		return x.LastFence
+	}
+	return 0
 }
 
 type ListScopesRequest struct {
@@ -1687,11 +1697,13 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\x19leadership_registry.proto\x12\x19omnirelay.mesh.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18leadership_control.proto\x1a\x17leadership_member.proto\"N\n" +
 	"\x12ListLeadersRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\"\n" +
-	"\flinearizable\x18\x02 \x01(\bR\flinearizable\"\xb4\x01\n" +
+	"\flinearizable\x18\x02 \x01(\bR\flinearizable\"\xd3\x01\n" +
 	"\x13ListLeadersResponse\x12=\n" +
 	"\fgenerated_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vgeneratedAt\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12B\n" +
-	"\x06tokens\x18\x03 \x03(\v2*.omnirelay.mesh.control.v1.LeadershipTokenR\x06tokens\"M\n" +
+	"\x06tokens\x18\x03 \x03(\v2*.omnirelay.mesh.control.v1.LeadershipTokenR\x06tokens\x12\x1d\n" +
+	"\n" +
+	"last_fence\x18\x04 \x01(\x04R\tlastFence\"M\n" +
 	"\x11ListScopesRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\"\n" +
 	"\flinearizable\x18\x02 \x01(\bR\flinearizable\"j\n" +
