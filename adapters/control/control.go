@@ -1,16 +1,21 @@
-// Package control serves the HTTP API: leaders, events, audit, probes and metrics,
-// all from this node's own copy.
+// Package control serves the HTTP API: the operations of the schema as JSON, and beside
+// them the event stream, what this process's member holds, probes, metrics and keys.
 package control
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+
+	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/adapters/telemetry"
 	"github.com/omnirelay/leadership/core"
 )
@@ -24,8 +29,6 @@ type Source interface {
 	MemberID() string
 	// Held is what this process's member believes at this moment.
 	Held() (now core.Time, held []core.Holding)
-	// ReadBarrier returns nil once the copy holds all that was acknowledged before the call.
-	ReadBarrier(ctx context.Context) error
 	// CheckCursor starts a stream over whose cursor lies ahead of all that there is.
 	CheckCursor(ctx context.Context, sub *core.Subscription)
 	// ExpiresAt is the published bound of a session, Unix nanoseconds; false where unknown.
@@ -39,17 +42,26 @@ const (
 	EndpointEvents  = "events"
 	EndpointAudit   = "audit"
 	EndpointMetrics = "metrics"
+	EndpointOpenAPI = "openapi"
 )
 
-// Options settle one Server. All fields are needed, save Open.
+var openable = []string{EndpointHeld, EndpointLeaders, EndpointEvents, EndpointAudit, EndpointMetrics, EndpointOpenAPI}
+
+// Options settle one Server. All fields are needed, save Open and Keys.
 type Options struct {
 	Source  Source
+	Service Service
+	// Gate is what every call passes, and Gate.Limiter every stream.
+	Gate    access.Gate
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
-	// Cluster is whose certificates are admitted.
+	// Cluster is not used any more.
 	Cluster string
-	// Open lists the endpoints that need no certificate, beside healthz and readyz.
+	// Open lists the endpoints that need no credential, beside healthz, readyz and keys.
 	Open []string
+	// Keys are the public keys of signed tokens, as a JSON Web Key Set; nil: no tokens
+	// are signed.
+	Keys func() []byte
 	// Boottime reads CLOCK_BOOTTIME in nanoseconds.
 	Boottime func() int64
 	// MaxStreams bounds the event streams open at the same time.
@@ -58,8 +70,10 @@ type Options struct {
 	WriteTimeout time.Duration
 	// Heartbeat is the pause after which a silent stream gets a comment.
 	Heartbeat time.Duration
-	// ReadTimeout is how long a linearizable read waits for a registrar.
+	// ReadTimeout is how long a call waits for a registrar.
 	ReadTimeout time.Duration
+	// MaxBody is the size of a request's body in bytes.
+	MaxBody int64
 }
 
 // Validate reports all that is missing.
@@ -71,28 +85,31 @@ func (o *Options) Validate() error {
 		}
 	}
 	check(o.Source != nil, "Source is missing")
+	check(o.Service != nil, "Service is missing")
+	check(o.Gate.Authenticator != nil && o.Gate.Limiter != nil, "Gate is missing")
 	check(o.Metrics != nil, "Metrics is missing")
 	check(o.Logger != nil, "Logger is missing")
-	check(o.Cluster != "", "Cluster is missing")
 	check(o.Boottime != nil, "Boottime is missing")
 	check(o.MaxStreams > 0, "MaxStreams must be at least 1")
 	check(o.WriteTimeout > 0, "WriteTimeout must be above 0")
 	check(o.Heartbeat > 0, "Heartbeat must be above 0")
 	check(o.ReadTimeout > 0, "ReadTimeout must be above 0")
+	check(o.MaxBody > 0, "MaxBody must be above 0")
 	for _, e := range o.Open {
-		known := slices.Contains([]string{EndpointHeld, EndpointLeaders, EndpointEvents, EndpointAudit, EndpointMetrics}, e)
-		check(known, "Open names "+e+"; want held, leaders, events, audit or metrics")
+		check(slices.Contains(openable, e), "Open names "+e+"; want one of "+strings.Join(openable, ", "))
 	}
 	return errors.Join(all...)
 }
 
 // Server is the HTTP API of one node.
 type Server struct {
-	options Options
-	mux     *http.ServeMux
-	slots   chan struct{} // one for each open stream
-	closing chan struct{}
-	once    sync.Once
+	options     Options
+	mux         *http.ServeMux
+	gateway     *runtime.ServeMux
+	crossOrigin *http.CrossOriginProtection
+	slots       chan struct{} // one for each open stream
+	closing     chan struct{}
+	once        sync.Once
 }
 
 // New returns the API; Server.HTTPServer or any other server runs its Handler.
@@ -100,10 +117,13 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, mux: http.NewServeMux(), slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{})}
-	for _, r := range s.routes() {
-		s.mux.Handle(r.path, s.serve(r))
+	s := &Server{options: o, mux: http.NewServeMux(), crossOrigin: http.NewCrossOriginProtection(),
+		slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{})}
+	var err error
+	if s.gateway, err = s.newGateway(o.Service); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
 	}
+	s.handle(s.routes())
 	return s, nil
 }
 

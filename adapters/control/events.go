@@ -37,12 +37,13 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.enter(); err != nil {
+	leave, err := s.enter(r)
+	if err != nil {
 		return err
 	}
-	defer func() { <-s.slots }()
+	defer leave()
 	defer s.options.Metrics.StreamOpened(telemetry.APISSE, r.Proto)()
-	logger := s.options.Logger.With("api", telemetry.APISSE, "protocol", r.Proto, "caller", r.caller, "scope", filter.Scope)
+	logger := s.options.Logger.With("api", telemetry.APISSE, "protocol", r.Proto, "caller", r.caller.Name, "scope", filter.Scope)
 	logger.Info("stream opened", "resume", r.Header.Get(cursorHeader))
 	st := &stream{server: s, out: w, wire: http.NewResponseController(w), sub: core.NewSubscription(filter, resume), proto: r.Proto}
 	err = st.run(r, resume)
@@ -50,19 +51,25 @@ func (s *Server) events(w http.ResponseWriter, r *request) error {
 	return err
 }
 
-// enter takes a slot for a stream.
-func (s *Server) enter() error {
+// enter takes a slot for a stream, of this node's and of its caller's.
+func (s *Server) enter(r *request) (leave func(), err error) {
 	select {
 	case <-s.closing:
-		return later(core.CodeUnavailable, reconnectAfter, "this node is shutting down; connect to another")
+		return nil, later(core.CodeUnavailable, reconnectAfter, "this node is shutting down; connect to another")
 	default:
+	}
+	release, err := s.options.Gate.Limiter.Stream(r.caller)
+	if err != nil {
+		s.options.Metrics.StreamRefused(telemetry.APISSE)
+		return nil, err
 	}
 	select {
 	case s.slots <- struct{}{}:
-		return nil
+		return func() { <-s.slots; release() }, nil
 	default:
+		release()
 		s.options.Metrics.StreamRefused(telemetry.APISSE)
-		return later(core.CodeOverloaded, 5*time.Second, "%d streams are open here already; connect to another node, or retry", s.options.MaxStreams)
+		return nil, later(core.CodeOverloaded, 5*time.Second, "%d streams are open here already; connect to another node, or retry", s.options.MaxStreams)
 	}
 }
 
@@ -98,6 +105,8 @@ func cause(r *request, err error) string {
 		return "the reader left"
 	case err != nil:
 		return err.Error()
+	case !r.caller.Expires.IsZero() && !time.Now().Before(r.caller.Expires):
+		return "the reader's credential has ended"
 	}
 	return "this node is shutting down"
 }
@@ -118,12 +127,14 @@ func (st *stream) run(r *request, resume *core.Cursor) error {
 	if err := st.write(first); err != nil {
 		return err
 	}
-	within, cancel := context.WithTimeout(r.Context(), st.server.options.ReadTimeout)
+	ctx, cancel := lifetime(r)
+	defer cancel()
+	within, done := context.WithTimeout(ctx, st.server.options.ReadTimeout)
 	st.server.options.Source.CheckCursor(within, st.sub)
-	cancel()
+	done()
 	heartbeat := time.NewTicker(st.server.options.Heartbeat)
 	defer heartbeat.Stop()
-	for {
+	for ctx.Err() == nil {
 		// Before the look: what changes after it closes this very channel.
 		changed := st.server.options.Source.Changed()
 		text, some := st.poll()
@@ -136,7 +147,7 @@ func (st *stream) run(r *request, resume *core.Cursor) error {
 					return err
 				}
 				text = []byte(": alive\n\n")
-			case <-r.Context().Done():
+			case <-ctx.Done():
 				return nil
 			case <-st.server.closing:
 				return nil
@@ -146,6 +157,16 @@ func (st *stream) run(r *request, resume *core.Cursor) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// lifetime ends with the reader's connection or its credential, whichever is first: a
+// stream must not outlast what let its reader in.
+func lifetime(r *request) (context.Context, context.CancelFunc) {
+	if r.caller.Expires.IsZero() {
+		return context.WithCancel(r.Context())
+	}
+	return context.WithDeadline(r.Context(), r.caller.Expires)
 }
 
 // vouch ends a stream whose node has been without the cluster for two heartbeats: its

@@ -235,7 +235,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	one := st.connect(true, "", "")
 	st.connect(false, "", "")
 	resp, text := st.get("/control/events/leadership")
-	if p := decode[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
+	if p := read[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
 		t.Fatalf("%d %s", resp.StatusCode, text)
 	}
 	one.close()

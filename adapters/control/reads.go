@@ -1,19 +1,12 @@
 package control
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/docs"
 	"github.com/omnirelay/leadership/wire"
-)
-
-// Bounds of one answer of /control/audit.
-const (
-	defaultAuditRecords = 100
-	maxAuditRecords     = 1000
 )
 
 // held tells what this process's member believes, whether or not this node can
@@ -24,60 +17,6 @@ func (s *Server) held(w http.ResponseWriter, _ *request) error {
 	now, held := s.options.Source.Held()
 	writeJSON(w, http.StatusOK, wire.HeldOf(s.options.Source.MemberID(), held, now, boottime))
 	return nil
-}
-
-func (s *Server) leaders(w http.ResponseWriter, r *request) error {
-	scope, err := r.scopeParam()
-	if err != nil {
-		return err
-	}
-	linearizable, err := r.boolParam("linearizable")
-	if err != nil {
-		return err
-	}
-	if linearizable {
-		if err := s.barrier(r.Context()); err != nil {
-			return err
-		}
-	}
-	revision, tokens, err := s.tokens(scope)
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, wire.LeadersOf(revision, tokens, time.Now(), s.expiry))
-	return nil
-}
-
-// barrier waits until the copy holds all that was acknowledged before.
-func (s *Server) barrier(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.options.ReadTimeout)
-	defer cancel()
-	err := s.options.Source.ReadBarrier(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return later(core.CodeUnavailable, time.Second, "no registrar confirmed this read within %v", s.options.ReadTimeout)
-	}
-	return err
-}
-
-// tokens reads the leaders of one scope, or of all.
-func (s *Server) tokens(scope string) (revision uint64, tokens []core.Token, err error) {
-	s.options.Source.View(func(g *core.Registry, st core.Status) {
-		if err = vouch(&st); err != nil {
-			return
-		}
-		revision = g.Revision()
-		if scope == "" {
-			tokens = g.Tokens()
-			return
-		}
-		status, known := g.Scope(scope)
-		if !known {
-			err = unknownScope(scope)
-		} else if status.Led {
-			tokens = []core.Token{status.Leader}
-		}
-	})
-	return revision, tokens, err
 }
 
 // vouch refuses to answer from a copy that may be behind without bound.
@@ -99,80 +38,6 @@ func (s *Server) expiry(t core.Token) time.Time {
 	return time.Time{}
 }
 
-// audit tells the records that follow after, or the newest without it.
-func (s *Server) audit(w http.ResponseWriter, r *request) error {
-	scope, err := r.scopeParam()
-	if err != nil {
-		return err
-	}
-	after, given, err := r.numberParam("after", 0, 1<<53)
-	if err != nil {
-		return err
-	}
-	limit, limited, err := r.numberParam("limit", 1, maxAuditRecords)
-	if err != nil {
-		return err
-	}
-	if !limited {
-		limit = defaultAuditRecords
-	}
-	var records []*core.Record
-	s.options.Source.View(func(g *core.Registry, st core.Status) {
-		switch err = vouch(&st); {
-		case err != nil:
-		case given:
-			records, err = following(g.History(), after, scope, int(limit))
-		default:
-			records = newest(g.History(), scope, int(limit))
-		}
-	})
-	if err != nil {
-		return err
-	}
-	answer := wire.AuditResponse{Records: make([]wire.AuditRecord, 0, len(records))}
-	for _, record := range records {
-		answer.Records = append(answer.Records, wire.AuditRecordOf(record))
-	}
-	writeJSON(w, http.StatusOK, answer)
-	return nil
-}
-
-// following copies what is told: the history moves on behind the lock.
-func following(h *core.History, after uint64, scope string, limit int) ([]*core.Record, error) {
-	all, kept := h.AfterSeq(after, h.Len())
-	if !kept {
-		return nil, refuse(http.StatusGone, core.CodeTooOld, "after", "records up to %d are no longer kept in memory; the oldest is %d", after, h.First().GetSeq())
-	}
-	var records []*core.Record
-	for _, r := range all {
-		if len(records) == limit {
-			break
-		}
-		if scope == "" || r.Scope == scope {
-			records = append(records, r)
-		}
-	}
-	return records, nil
-}
-
-// newest copies the last records, oldest of them first.
-func newest(h *core.History, scope string, limit int) []*core.Record {
-	first := h.First()
-	if first == nil {
-		return nil
-	}
-	all, _ := h.AfterSeq(first.Seq-1, h.Len())
-	records := make([]*core.Record, limit)
-	n := limit
-	for i := len(all) - 1; i >= 0 && n > 0; i-- {
-		if scope == "" || all[i].Scope == scope {
-			n--
-			records[n] = all[i]
-		}
-	}
-	return records[n:]
-}
-
 // health tells that the process answers.
 func (s *Server) health(w http.ResponseWriter, _ *request) error {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -192,5 +57,29 @@ func (s *Server) ready(w http.ResponseWriter, _ *request) error {
 
 func (s *Server) metrics(w http.ResponseWriter, r *request) error {
 	s.options.Metrics.Handler().ServeHTTP(w, r.Request)
+	return nil
+}
+
+// keysMaxAge is how long a resource may go without asking for the keys again. A new key
+// is published for longer than that before anything is signed with it.
+const keysMaxAge = "max-age=60"
+
+// keys tells the public half of the keys that tokens are signed with. It asks for no
+// credential: the keys are public by nature, and a resource that checks tokens needs
+// nothing else from us.
+func (s *Server) keys(w http.ResponseWriter, _ *request) error {
+	if s.options.Keys == nil {
+		return refuse(http.StatusNotFound, core.CodeNotFound, "path", "this node signs no tokens; the setting tokens.keys makes it")
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", keysMaxAge)
+	_, _ = w.Write(s.options.Keys()) // the caller left: nobody to tell
+	return nil
+}
+
+// openAPI tells what this API is.
+func (s *Server) openAPI(w http.ResponseWriter, _ *request) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(docs.OpenAPI) // the caller left: nobody to tell
 	return nil
 }

@@ -1,82 +1,91 @@
 package control
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/omnirelay/leadership/adapters/transport"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/core"
-	"github.com/omnirelay/leadership/wire"
 )
 
-// route is one endpoint.
+// route is one endpoint: a method of HTTP on a path.
 type route struct {
-	path   string
-	name   string   // in metrics and in Options.Open
-	always bool     // never asks for a certificate
-	params []string // of the query; others are refused
-	answer func(w http.ResponseWriter, r *request) error
+	method    string // of HTTP; GET answers HEAD too
+	path      string
+	name      string                         // in metrics and in Options.Open
+	always    bool                           // never asks for a credential
+	free      bool                           // not counted against the rate of its caller
+	params    []string                       // of the query; others are refused
+	fields    []protoreflect.FieldDescriptor // what params are in the schema; none: answer reads them itself
+	variables []protoreflect.FieldDescriptor // of the path
+	answer    func(w http.ResponseWriter, r *request) error
 }
 
 func (s *Server) routes() []route {
-	return []route{
+	all := []route{
 		{path: "/control/held", name: EndpointHeld, answer: s.held},
-		{path: "/control/leaders", name: EndpointLeaders, params: []string{"scope", "linearizable"}, answer: s.leaders},
 		{path: "/control/events/leadership", name: EndpointEvents, params: []string{"scope"}, answer: s.events},
-		{path: "/control/audit", name: EndpointAudit, params: []string{"scope", "after", "limit"}, answer: s.audit},
-		{path: "/healthz", name: "healthz", always: true, answer: s.health},
-		{path: "/readyz", name: "readyz", always: true, answer: s.ready},
+		{path: "/control/keys", name: "keys", always: true, answer: s.keys},
+		{path: "/control/openapi.json", name: EndpointOpenAPI, answer: s.openAPI},
+		// Whoever probes must not be answered by a limit: it would take the node for dead.
+		{path: "/healthz", name: "healthz", always: true, free: true, answer: s.health},
+		{path: "/readyz", name: "readyz", always: true, free: true, answer: s.ready},
 		{path: "/metrics", name: EndpointMetrics, answer: s.metrics},
-		{path: "/", name: "unknown", always: true, answer: unknown},
 	}
+	for i := range all {
+		all[i].method = http.MethodGet
+	}
+	for _, o := range operations() {
+		all = append(all, o.route(s))
+	}
+	return all
+}
+
+// handle serves every route of one path.
+func (s *Server) handle(routes []route) {
+	byPath := map[string][]route{}
+	for _, rt := range routes {
+		byPath[rt.path] = append(byPath[rt.path], rt)
+	}
+	for path, same := range byPath {
+		s.mux.Handle(path, s.serve(same))
+	}
+	s.mux.Handle("/", s.serve([]route{{method: "*", name: "unknown", always: true, answer: unknown}}))
 }
 
 // request is an admitted request.
 type request struct {
 	*http.Request
+	route  route
 	query  map[string]string // each parameter at most once
-	caller string            // for the log
+	caller access.Caller
 }
 
-// refusal is an error that is not only a core.Error.
-type refusal struct {
-	problem *core.Error
-	status  int
-	header  http.Header
-}
-
-func (r *refusal) Error() string { return r.problem.Error() }
-func (r *refusal) Unwrap() error { return r.problem }
-
-func refuse(status int, code core.Code, field, format string, args ...any) *refusal {
-	return &refusal{&core.Error{Code: code, Field: field, Message: fmt.Sprintf(format, args...)}, status, http.Header{}}
-}
-
-// later is a refusal that asks to come back.
-func later(code core.Code, after time.Duration, format string, args ...any) *refusal {
-	r := refuse(http.StatusServiceUnavailable, code, "", format, args...)
-	r.header.Set("Retry-After", strconv.Itoa(max(1, int(after/time.Second))))
-	return r
-}
-
-// serve admits a request, answers it and counts it.
-func (s *Server) serve(rt route) http.Handler {
+// serve admits a request, answers it and counts it. The routes differ in their method.
+func (s *Server) serve(routes []route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rt, served := choose(routes, r.Method)
 		counted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		defer func() { s.options.Metrics.Request(rt.name, counted.status) }()
-		// For everything but streams, which set their own. A read may wait first. A
+		// For everything but streams, which set their own. A call may wait first. A
 		// writer without deadlines serves no streams, and the rest ends by itself.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.options.ReadTimeout + s.options.WriteTimeout))
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		req, err := s.admit(rt, r)
+		if err == nil && !served {
+			err = notAllowed(routes, r.Method)
+		}
 		if err == nil {
 			err = rt.answer(counted, req)
 		}
@@ -86,53 +95,115 @@ func (s *Server) serve(rt route) http.Handler {
 	})
 }
 
+// choose finds the route of a method, or one to blame.
+func choose(routes []route, method string) (rt route, served bool) {
+	for _, rt := range routes {
+		if rt.method == "*" || rt.method == method || rt.method == http.MethodGet && method == http.MethodHead {
+			return rt, true
+		}
+	}
+	return routes[0], false
+}
+
+func notAllowed(routes []route, method string) error {
+	var allow []string
+	for _, rt := range routes {
+		if allow = append(allow, rt.method); rt.method == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+	}
+	e := refuse(http.StatusMethodNotAllowed, core.CodeInvalid, "method", "%s is not served here; want %s", clip(method), routes[0].method)
+	if len(routes) > 1 {
+		e.problem.Message = clip(method) + " is not served here; want " + strings.Join(allow, ", ")
+	}
+	e.header.Set("Allow", strings.Join(allow, ", "))
+	return e
+}
+
 // admit checks everything that does not depend on the endpoint.
 func (s *Server) admit(rt route, r *http.Request) (*request, error) {
 	caller, err := s.authorize(rt, r)
 	if err != nil {
 		return nil, err
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		e := refuse(http.StatusMethodNotAllowed, core.CodeInvalid, "method", "%s is not served here; want GET", clip(r.Method))
-		e.header.Set("Allow", "GET, HEAD")
-		return nil, e
-	}
-	if r.ContentLength != 0 {
-		e := refuse(http.StatusRequestEntityTooLarge, core.CodeInvalid, "body", "this endpoint takes no body; send none")
-		e.header.Set("Connection", "close")
-		return nil, e
+	if r.Method != http.MethodPost && r.ContentLength != 0 {
+		return nil, tooLarge("this endpoint takes no body; send none")
 	}
 	query, err := parseQuery(rt, r.URL.RawQuery)
 	if err != nil {
 		return nil, err
 	}
-	return &request{r, query, caller}, nil
+	for _, field := range rt.variables {
+		if err := checkText(field, r.PathValue(string(field.Name()))); err != nil {
+			return nil, err
+		}
+	}
+	return &request{r.WithContext(access.WithCaller(r.Context(), caller)), rt, query, caller}, nil
 }
 
-// authorize says who calls, or why they may not.
-func (s *Server) authorize(rt route, r *http.Request) (caller string, err error) {
-	id, err := identify(r)
-	if err == nil && id.Cluster == s.options.Cluster && (id.Kind == transport.KindNode || id.Role.Allows(transport.RoleRead)) {
-		return id.String(), nil
+// authorize says who calls, or why they may not or not now. What changes something asks
+// for more than reading by itself.
+func (s *Server) authorize(rt route, r *http.Request) (access.Caller, error) {
+	shown := access.Evidence{TLS: r.TLS, Authorization: r.Header.Values("Authorization"), Remote: r.RemoteAddr}
+	nothing := len(shown.Authorization) == 0 && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0)
+	if rt.always || nothing && slices.Contains(s.options.Open, rt.name) {
+		anyone := access.Anonymous(r.RemoteAddr)
+		anyone.Role = access.RoleRead
+		if rt.free {
+			return anyone, nil
+		}
+		return anyone, s.options.Gate.Limiter.Request(anyone)
 	}
+	caller, err := s.options.Gate.Admit(r.Context(), shown)
+	if err == nil && rt.method == http.MethodGet {
+		err = caller.MayRead()
+	}
+	return caller, err
+}
+
+// readBody reads the JSON of a request that changes something.
+func (s *Server) readBody(w http.ResponseWriter, r *request) ([]byte, error) {
+	if err := s.sameSite(r); err != nil {
+		return nil, err
+	}
+	// No other program holds the connection's reading side up for longer than headers may.
+	wire := http.NewResponseController(w)
+	_ = wire.SetReadDeadline(time.Now().Add(headerTimeout))
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.MaxBody))
+	_ = wire.SetReadDeadline(time.Time{})
+	var large *http.MaxBytesError
 	switch {
-	case rt.always || slices.Contains(s.options.Open, rt.name):
-		return "anonymous", nil
-	case errors.Is(err, transport.ErrNoCertificate):
-		return "", refuse(http.StatusUnauthorized, core.CodeInvalid, "certificate", "no client certificate was presented; call with one of role read, operate or admin")
+	case errors.As(err, &large):
+		return nil, tooLarge("it has more than " + strconv.FormatInt(large.Limit, 10) + " bytes; send less at once")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, refuse(http.StatusRequestTimeout, core.CodeInvalid, "body", "it did not arrive within %v", headerTimeout)
 	case err != nil:
-		return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "%v", err)
-	case id.Cluster != s.options.Cluster:
-		return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "it is of cluster %q; this is %q", id.Cluster, s.options.Cluster)
+		return nil, wrong("body", "it broke off")
 	}
-	return "", refuse(http.StatusForbidden, core.CodeInvalid, "certificate", "%s may not read; want the role read, operate or admin", id)
+	return data, nil
 }
 
-func identify(r *http.Request) (transport.Identity, error) {
-	if r.TLS == nil {
-		return transport.Identity{}, transport.ErrNoCertificate
+// sameSite refuses what a page of another site had a browser send. A browser adds a
+// client certificate to every request, whichever page made it: without this, any page
+// that an operator visits could transfer and retire. Such a page cannot send this
+// content type unasked, and browsers say where a request comes from; either would do.
+func (s *Server) sameSite(r *request) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return refuse(http.StatusUnsupportedMediaType, core.CodeInvalid, "Content-Type", "%q; want application/json, with a body or without", clip(r.Header.Get("Content-Type")))
 	}
-	return transport.PeerIdentity(*r.TLS)
+	if err := s.crossOrigin.Check(r.Request); err != nil {
+		return refuse(http.StatusForbidden, core.CodeInvalid, "Origin", "it comes from a page of another site; only pages of this node and programs are served")
+	}
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		return refuse(http.StatusTooEarly, core.CodeInvalid, "connection", "sent before the handshake was over, which somebody else may repeat; send it again")
+	}
+	return nil
+}
+
+func tooLarge(message string) error {
+	e := refuse(http.StatusRequestEntityTooLarge, core.CodeInvalid, "body", "%s", message)
+	e.header.Set("Connection", "close")
+	return e
 }
 
 // parseQuery accepts each parameter of the endpoint at most once, and no others.
@@ -142,19 +213,46 @@ func parseQuery(rt route, raw string) (map[string]string, error) {
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, core.CodeInvalid, "query", "it is malformed; write name=value pairs joined by &, percent-encoded")
+		return nil, wrong("query", "it is malformed; write name=value pairs joined by &, percent-encoded")
 	}
 	query := make(map[string]string, len(values))
 	for name, list := range values {
-		if rt.name != "unknown" && !slices.Contains(rt.params, name) {
-			return nil, refuse(http.StatusBadRequest, core.CodeInvalid, clip(name), "unknown query parameter; %s", knownParams(rt))
+		if rt.method != "*" && !slices.Contains(rt.params, name) {
+			return nil, wrong(clip(name), "unknown query parameter; %s", knownParams(rt))
 		}
 		if len(list) > 1 {
-			return nil, refuse(http.StatusBadRequest, core.CodeInvalid, clip(name), "given %d times; write it once", len(list))
+			return nil, wrong(clip(name), "given %d times; write it once", len(list))
 		}
 		query[name] = list[0]
 	}
+	for _, field := range rt.fields {
+		if text, given := query[field.JSONName()]; given {
+			if err := checkText(field, text); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return query, nil
+}
+
+// checkText checks what the query or the path says of a field, more strictly than the
+// gateway does that reads it.
+func checkText(field protoreflect.FieldDescriptor, text string) error {
+	name := field.JSONName()
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		if strings.HasPrefix(name, "scope") {
+			return core.ParseScopeID(text)
+		}
+		return core.CheckMemberID(name, text)
+	case protoreflect.BoolKind:
+		if text != "true" && text != "false" {
+			return wrong(name, "%q is neither true nor false", clip(text))
+		}
+		return nil
+	}
+	_, err := number(field.Kind(), text, name)
+	return err
 }
 
 func knownParams(rt route) string {
@@ -173,68 +271,7 @@ func (r *request) scopeParam() (string, error) {
 	return scope, core.ParseScopeID(scope)
 }
 
-// boolParam is false when the parameter is not there.
-func (r *request) boolParam(name string) (bool, error) {
-	switch value, given := r.query[name]; {
-	case !given, value == "false":
-		return false, nil
-	case value == "true":
-		return true, nil
-	}
-	return false, refuse(http.StatusBadRequest, core.CodeInvalid, name, "%q is neither true nor false", clip(r.query[name]))
-}
-
-// numberParam reads decimal digits for a number from low to high.
-func (r *request) numberParam(name string, low, high uint64) (n uint64, given bool, err error) {
-	text, given := r.query[name]
-	if !given {
-		return 0, false, nil
-	}
-	n, err = strconv.ParseUint(text, 10, 64)
-	if err != nil || n < low || n > high {
-		return 0, true, refuse(http.StatusBadRequest, core.CodeInvalid, name, "%q is out of bounds; write a number from %d to %d", clip(text), low, high)
-	}
-	return n, true, nil
-}
-
-func unknown(_ http.ResponseWriter, r *request) error {
-	return refuse(http.StatusNotFound, core.CodeNotFound, "path", "%s is not served here", clip(r.URL.Path))
-}
-
-// writeProblem answers with an RFC 9457 document.
-func (s *Server) writeProblem(w *statusWriter, r *http.Request, err error) {
-	if w.written {
-		return // a stream that broke: there is nobody to tell
-	}
-	problem := wire.ProblemOf(err, r.URL.Path)
-	var e *refusal
-	if errors.As(err, &e) {
-		problem.Status = e.status
-		for name, values := range e.header {
-			w.Header()[name] = values
-		}
-	}
-	if problem.Status == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
-		w.Header().Set("Retry-After", "1")
-	}
-	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusServiceUnavailable {
-		s.options.Logger.Error("request failed", "path", clip(r.URL.Path), "error", err)
-	}
-	w.Header().Set("Content-Type", wire.ProblemContentType)
-	writeJSON(w, problem.Status, problem)
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	if w.Header().Get("Content-Type") == "" {
-		w.Header().Set("Content-Type", "application/json")
-	}
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // our own types always encode
-	}
-	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) // the caller left: nobody to tell
-}
+func unknown(_ http.ResponseWriter, r *request) error { return notServed(r.URL.Path) }
 
 // statusWriter remembers what was answered.
 type statusWriter struct {
