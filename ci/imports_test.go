@@ -57,6 +57,11 @@ var rooms = []room{
 	{path: "adapters/host", may: []string{"core", "core/logpb", "adapters/clock"},
 		tests: []string{"adapters/raftlog"},
 		why:   "the loop is handed its log and its network, so that tests can hand it others"},
+	{path: "adapters/api", may: []string{"core", "core/logpb", "wire", "adapters/access", "adapters/signing"},
+		tests: []string{"adapters/host", "adapters/rpc", "adapters/telemetry", "adapters/transport"},
+		why:   "what the API does is written once, and knows none of the ways it is called by"},
+	{path: "adapters/client", may: []string{"core", "core/logpb", "wire", "adapters/clock", "adapters/fence", "adapters/transport"},
+		why: "a member is linked with the protocol's side of members, and nothing of the registry's"},
 	{path: "adapters/control", may: []string{"core", "core/logpb", "wire", "docs", "adapters/access", "adapters/telemetry", "adapters/transport"},
 		tests: []string{"adapters/control/controltest", "adapters/api"},
 		why:   "serves what it is handed over HTTP, beside gRPC and not on top of it"},
@@ -83,6 +88,8 @@ var rooms = []room{
 
 	{path: "docs", why: "the description of the API travels in the program that serves it"},
 	{path: "ci", why: "the rules of the house look at the others from outside"},
+	{path: "fuzz", tests: []string{"core", "core/logpb", "wire", "adapters/*"},
+		why: "targets reach readers as strangers do, through what packages export"},
 	{path: "tests", may: []string{"core", "core/logpb", "wire", "adapters/*"}, tests: []string{"core", "core/logpb", "wire", "adapters/*"},
 		why: "tests with real processes see what a user sees, and no simulation"},
 }
