@@ -46,6 +46,8 @@ type LeadersResponse struct {
 	GeneratedAt time.Time `json:"generatedAt"`
 	Revision    uint64    `json:"revision"`
 	Tokens      []Token   `json:"tokens"` // sorted by scope
+	// LastFence is the highest fence that was ever given, in any scope; 0: none.
+	LastFence uint64 `json:"lastFence"`
 }
 
 // HeldResponse answers GET /control/held.

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -44,6 +45,19 @@ var answers = map[core.Code]answer{
 	core.CodeOverloaded:     {"Too much is in flight", http.StatusTooManyRequests, codes.ResourceExhausted},
 	core.CodeHalted:         {"This node has stopped", http.StatusServiceUnavailable, codes.Unavailable},
 	core.CodeAlreadyStarted: {"The registry exists already", http.StatusConflict, codes.AlreadyExists},
+}
+
+// retryAfter is when to come back to a node that could not serve for a while.
+const retryAfter = time.Second
+
+// RetryAfter is when to send a refused request again; passes is false for codes that
+// mean the same then.
+func RetryAfter(code core.Code) (after time.Duration, passes bool) {
+	switch code {
+	case core.CodeUnavailable, core.CodeOverloaded, core.CodeHalted, core.CodeRetiring:
+		return retryAfter, true
+	}
+	return 0, false
 }
 
 // answerTo falls back to an internal error for what no code names.

@@ -626,9 +626,9 @@ func (x *Session) GetSilent() bool {
 type ReadAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Scope string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
-	// Records with a higher number.
-	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
-	// 1 to 1,000; absent: 100. Without after: the newest.
+	// Records with a higher number, the first of them; absent: the newest records.
+	After *uint64 `protobuf:"varint,2,opt,name=after,proto3,oneof" json:"after,omitempty"`
+	// 1 to 1,000; absent: 100.
 	Limit         *uint32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -672,8 +672,8 @@ func (x *ReadAuditRequest) GetScope() string {
 }
 
 func (x *ReadAuditRequest) GetAfter() uint64 {
-	if x != nil {
-		return x.After
+	if x != nil && x.After != nil {
+		return *x.After
 	}
 	return 0
 }
@@ -1740,11 +1740,12 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\x06silent\x18\b \x01(\bR\x06silent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
 	"\x10ReadAuditRequest\x12\x14\n" +
-	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x19\n" +
-	"\x05limit\x18\x03 \x01(\rH\x00R\x05limit\x88\x01\x01B\b\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x19\n" +
+	"\x05after\x18\x02 \x01(\x04H\x00R\x05after\x88\x01\x01\x12\x19\n" +
+	"\x05limit\x18\x03 \x01(\rH\x01R\x05limit\x88\x01\x01B\b\n" +
+	"\x06_afterB\b\n" +
 	"\x06_limit\"U\n" +
 	"\x11ReadAuditResponse\x12@\n" +
 	"\arecords\x18\x01 \x03(\v2&.omnirelay.mesh.control.v1.AuditRecordR\arecords\"\x95\x05\n" +

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/core"
+)
+
+// standing of a session in this node's copy.
+type sessionState struct {
+	known  bool // it was opened, by what this copy holds
+	live   bool
+	status core.SessionStatus // while live
+	// revision is that of the copy.
+	revision uint64
+}
+
+func (s *Service) session(id core.SessionID) (st sessionState) {
+	s.o.Source.View(func(g *core.Registry, _ core.Status) {
+		st.revision = g.Revision()
+		if st.status, st.live = g.Session(id); st.live {
+			st.known = true
+			return
+		}
+		_, st.known = g.View(id)
+	})
+	return st
+}
+
+// use looks a session up and holds it against the caller. One that this copy has not
+// heard of may be news: then the copy is brought up to date first.
+//
+// A session that has ended is nobody's: nothing can be done with it, and a retry of
+// what ended it is owed its reply. live is false then.
+func (s *Service) use(ctx context.Context, c access.Caller, id core.SessionID) (st sessionState, err error) {
+	if st = s.session(id); !st.known {
+		if err := s.barrier(ctx); err != nil {
+			return st, err
+		}
+		if st = s.session(id); !st.known {
+			return st, &core.Error{Code: core.CodeNotFound, Field: "session", Message: fmt.Sprintf("session %d was never opened", id)}
+		}
+	}
+	if st.live {
+		return st, s.actAs(c, st.status.MemberID)
+	}
+	return st, nil
+}
+
+func sessionEnded(id core.SessionID) error {
+	return &core.Error{Code: core.CodeSessionEnded, Field: "session", Message: fmt.Sprintf("session %d has ended; open a new one", id)}
+}
