@@ -86,13 +86,11 @@ func stale(t testing.TB, err error, fence, required uint64) {
 }
 
 // refusedAs fails unless err is a T.
-func refusedAs[T error](t testing.TB, err error) T {
+func refusedAs[T error](t testing.TB, err error) {
 	t.Helper()
-	var want T
-	if !errors.As(err, &want) {
-		t.Fatalf("%v; want a %T", err, want)
+	if want := new(T); !errors.As(err, want) {
+		t.Fatalf("%v; want a %T", err, *want)
 	}
-	return want
 }
 
 // until waits for a condition that another goroutine brings about.

@@ -18,7 +18,6 @@ type saving struct {
 // round is one Save.
 type round struct {
 	done chan struct{} // closed when it ended
-	err  error         // not to be read before
 }
 
 // save takes the mark for the next round and returns what to wait for. After a failure

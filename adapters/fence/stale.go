@@ -23,46 +23,63 @@ const maxProblem = 64 << 10
 // the leadership, whatever its lease says.
 func StaleFrom(err error) (*core.StaleError, bool) {
 	var stale *core.StaleError
-	if err == nil || errors.As(err, &stale) {
-		return stale, stale != nil
+	if errors.As(err, &stale) {
+		return stale, true
 	}
-	st, ok := status.FromError(err)
-	if !ok {
-		return nil, false
-	}
+	said := staleInfo(status.Convert(err))
+	return staleOf(said["scope"], said["fence"], said["required"])
+}
+
+// staleInfo is what a status says of a stale leader; nil: nothing.
+func staleInfo(st *status.Status) map[string]string {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == Domain && info.Reason == ReasonStale {
-			return staleOf(info.Metadata["scope"], info.Metadata["fence"], info.Metadata["required"])
+			return info.Metadata
 		}
 	}
-	return nil, false
+	return nil
 }
 
 func staleOf(scope, fence, required string) (*core.StaleError, bool) {
-	f, err := parseNumber("fence", fence)
-	r, err2 := parseNumber("required", required)
-	if err != nil || err2 != nil || core.ParseScopeID(scope) != nil {
+	s := &core.StaleError{Scope: scope, Fence: number(fence), Required: number(required)}
+	if s.Fence == 0 || s.Required == 0 || !isScope(scope) {
 		return nil, false
 	}
-	return &core.StaleError{Scope: scope, Fence: f, Required: r}, true
+	return s, true
+}
+
+func isScope(id string) bool { return core.ParseScopeID(id) == nil }
+
+// number is 0 for what is none.
+func number(text string) uint64 {
+	n, _ := parseNumber("", text)
+	return n
+}
+
+func isProblem(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == wire.ProblemContentType
 }
 
 // StaleResponse is StaleFrom for an HTTP response: 409 with a problem document of the
 // type urn:omnirelay:problem:stale-token. The body can be read afterwards as before.
 func StaleResponse(r *http.Response) (*core.StaleError, bool) {
-	if r == nil || r.StatusCode != http.StatusConflict || r.Body == nil {
+	if r == nil || r.StatusCode != http.StatusConflict || r.Body == nil || !isProblem(r.Header.Get("Content-Type")) {
 		return nil, false
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != wire.ProblemContentType {
-		return nil, false
-	}
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxProblem))
-	r.Body = &reread{Reader: io.MultiReader(bytes.NewReader(data), failing{err}, r.Body), Closer: r.Body}
 	var p Problem
-	if json.Unmarshal(data, &p) != nil || p.Code != ReasonStale {
+	_ = json.Unmarshal(peek(r), &p) // what is no problem document says nothing
+	if p.Code != ReasonStale {
 		return nil, false
 	}
 	return staleOf(p.Scope, decimal(p.Fence), decimal(p.Required))
+}
+
+// peek is the begin of a response's body, which can be read again.
+func peek(r *http.Response) []byte {
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxProblem))
+	r.Body = &reread{Reader: io.MultiReader(bytes.NewReader(data), failing{err}, r.Body), Closer: r.Body}
+	return data
 }
 
 // reread is a body of which a part was read already.
