@@ -12,8 +12,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // Preference says which protocols a client uses.
@@ -144,13 +146,20 @@ func (o *ChannelOptions) dialTCP() (*grpc.ClientConn, error) {
 
 // Invoke makes a unary call.
 func (c *Channel) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
-	if call, err := c.overHTTP3(ctx, &grpc.StreamDesc{}, method, options); call != nil || err != nil {
+	for range begins {
+		call, err := c.overHTTP3(ctx, &grpc.StreamDesc{}, method, options)
 		if err != nil {
 			return err
 		}
-		return call.invoke(args, reply)
+		if call == nil {
+			return c.tcp.Invoke(ctx, method, args, reply, options...)
+		}
+		if err = call.invoke(args, reply); !call.rejected {
+			return err
+		}
+		c.quic.drop(call.conn)
 	}
-	return c.tcp.Invoke(ctx, method, args, reply, options...)
+	return status.Errorf(codes.Unavailable, "%s: the server sends its callers away", c.o.Address)
 }
 
 // NewStream begins a call of any kind. As with grpc the stream must be read to its

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 )
@@ -96,10 +95,7 @@ func NewWebFront(server *http.Server, o FrontOptions) (*WebFront, error) {
 	if handler == nil {
 		return nil, errors.New("server.Handler: missing")
 	}
-	f.quic = newQUICServer(o.Limits, o.TLS, f.admission, o.Logger, named(handler), func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests on this connection", http.StatusServiceUnavailable)
-	})
+	f.quic = newQUICServer(o.Limits, o.TLS, f.admission, o.Logger, named(handler))
 	server.Handler = named(handler)
 	server.TLSConfig = o.TLS
 	if server.ReadHeaderTimeout == 0 { // which bounds the handshake too
@@ -197,7 +193,7 @@ func NewGRPCFront(o FrontOptions, options ...grpc.ServerOption) (*GRPCFront, err
 		grpc.ChainUnaryInterceptor(protocolUnary), grpc.ChainStreamInterceptor(protocolStream),
 	}, options...)
 	f.server = grpc.NewServer(all...)
-	f.quic = newQUICServer(l, o.TLS, f.admission, o.Logger, f.overHTTP3(l), refuseCall)
+	f.quic = newQUICServer(l, o.TLS, f.admission, o.Logger, f.overHTTP3(l))
 	return f, nil
 }
 
@@ -218,14 +214,6 @@ func (f *GRPCFront) overHTTP3(l Limits) http.Handler {
 			writer.extend() // for the trailers
 		}
 	})
-}
-
-// refuseCall answers a call that was not begun.
-func refuseCall(w http.ResponseWriter, _ *http.Request) {
-	h := w.Header()
-	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", fmt.Sprint(uint32(codes.ResourceExhausted)))
-	h.Set("Grpc-Message", "too many calls on this connection, or the server is shutting down")
 }
 
 // Server is where services are registered.

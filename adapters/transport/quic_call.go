@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/quic-go/quic-go/http3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -26,6 +27,7 @@ var errNotBegun = errors.New("the connection takes no more calls")
 
 // quicCall is one grpc call in one HTTP/3 request, in grpc's own framing.
 type quicCall struct {
+	conn    *quicConn
 	desc    *grpc.StreamDesc
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -38,6 +40,7 @@ type quicCall struct {
 	failed    error
 	checked   sync.Once
 	refused   error // why the response is none
+	rejected  bool  // unary: the server has not looked at the call
 
 	mu      sync.Mutex
 	over    bool
@@ -80,7 +83,7 @@ func (o *callOptions) read(options []grpc.CallOption) error {
 
 // newQUICCall sends the header of a call.
 func newQUICCall(ctx context.Context, o *ChannelOptions, conn *quicConn, desc *grpc.StreamDesc, method string, options []grpc.CallOption) (_ *quicCall, err error) {
-	c := &quicCall{desc: desc, options: callOptions{maxReceive: o.MessageBytes, maxSend: math.MaxInt32}}
+	c := &quicCall{conn: conn, desc: desc, options: callOptions{maxReceive: o.MessageBytes, maxSend: math.MaxInt32}}
 	if err := c.options.read(options); err != nil {
 		return nil, err
 	}
@@ -148,6 +151,9 @@ func (c *quicCall) finish(err error, trailer metadata.MD) {
 	c.cancel()
 	for _, t := range c.options.trailers {
 		*t = trailer
+	}
+	if c.rejected {
+		return // it is begun anew
 	}
 	for _, f := range c.options.onFinish {
 		f(err)
@@ -248,6 +254,9 @@ func (c *quicCall) await() error {
 			err = checkResponse(c.response)
 		}
 		if err != nil {
+			var h3 *http3.Error
+			unary := !c.desc.ClientStreams && !c.desc.ServerStreams
+			c.rejected = unary && errors.As(err, &h3) && h3.ErrorCode == http3.ErrCodeRequestRejected
 			c.refused = c.fail(statusOf(c.ctx, err))
 			return
 		}

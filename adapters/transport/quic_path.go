@@ -198,7 +198,7 @@ func (p *quicPath) race(ctx context.Context, targets []netip.Addr, port string, 
 	results := make(chan result, len(targets))
 	for _, t := range targets {
 		go func() {
-			conn, err := quic.DialAddr(ctx, net.JoinHostPort(t.String(), port), config, p.config())
+			conn, err := p.dialOne(ctx, t, port, config)
 			results <- result{conn, err}
 		}()
 	}
@@ -220,6 +220,37 @@ func (p *quicPath) race(ctx context.Context, targets []netip.Addr, port string, 
 		return won, nil
 	}
 	return nil, fmt.Errorf("QUIC to %s: %w", p.address, errors.Join(errs...))
+}
+
+// dialOne dials one address from a socket of its own, which is closed with the
+// connection.
+func (p *quicPath) dialOne(ctx context.Context, to netip.Addr, port string, config *tls.Config) (_ *quic.Conn, err error) {
+	number, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
+	if err != nil {
+		return nil, err
+	}
+	network := "udp4"
+	if to.Is6() {
+		network = "udp6"
+	}
+	socket, err := net.ListenUDP(network, nil)
+	if err != nil {
+		return nil, err
+	}
+	t := &quic.Transport{Conn: socket}
+	closeBoth := func() {
+		_ = t.Close()
+		_ = socket.Close()
+	}
+	hearRefusals(socket, to, true)
+	conn, err := t.Dial(ctx, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, uint16(number))), config, p.config()) //nolint:gosec // a port
+	if err != nil {
+		closeBoth()
+		return nil, err
+	}
+	hearRefusals(socket, to, false)
+	context.AfterFunc(conn.Context(), closeBoth)
+	return conn, nil
 }
 
 func (p *quicPath) config() *quic.Config {

@@ -31,14 +31,13 @@ type quicServer struct {
 	free      *rate.Limiter // handshakes without proof of address
 	server    *http3.Server
 	handler   http.Handler
-	refuse    http.HandlerFunc // answers a call beyond Streams
 	calls     *calls
 }
 
-func newQUICServer(l Limits, config *tls.Config, a *admission, logger *slog.Logger, handler http.Handler, refuse http.HandlerFunc) *quicServer {
+func newQUICServer(l Limits, config *tls.Config, a *admission, logger *slog.Logger, handler http.Handler) *quicServer {
 	s := &quicServer{
 		limits: l, admission: a, free: rate.NewLimiter(rate.Limit(l.FreeHandshakes), l.FreeHandshakes),
-		handler: handler, refuse: refuse, calls: newCalls(),
+		handler: handler, calls: newCalls(),
 	}
 	s.server = &http3.Server{
 		Handler: s, TLSConfig: http3.ConfigureTLSConfig(config), MaxHeaderBytes: l.HeaderBytes, Logger: logger,
@@ -87,6 +86,7 @@ func (s *quicServer) serve(conn net.PacketConn) error {
 		return err
 	}
 	err = s.server.ServeListener(l)
+	_ = l.Close() // or callers would go on to connect, and wait for an answer
 	if !errors.Is(err, http.ErrServerClosed) {
 		return errors.Join(err, s.server.Close())
 	}
@@ -94,24 +94,27 @@ func (s *quicServer) serve(conn net.PacketConn) error {
 	return nil
 }
 
+// linger is how long the last answers may be on their way, after the calls are over.
+// A caller that knows GOAWAY closes when it has them; others are not waited for.
+const linger = 250 * time.Millisecond
+
 // shutdown lets the calls under way finish until ctx ends, and refuses others.
 func (s *quicServer) shutdown(ctx context.Context) {
 	idle := s.calls.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
-		defer close(stop)
-		// Callers are told to go. A caller that stays although its calls are over is
-		// not waited for.
-		_ = s.server.Shutdown(ctx)
+		defer close(stopped)
+		_ = s.server.Shutdown(ctx) // cuts what is left when ctx ends
 	}()
 	select {
 	case <-idle:
+		late := time.AfterFunc(linger, cancel)
+		defer late.Stop()
 	case <-ctx.Done():
 	}
-	cancel()
-	<-stop
+	<-stopped
 	s.calls.end()
 }
 
@@ -119,16 +122,30 @@ func (s *quicServer) shutdown(ctx context.Context) {
 func (s *quicServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok || !s.calls.enter() {
-		s.refuse(w, r)
+		reject(w)
 		return
 	}
 	defer s.calls.leave()
-	if !c.enter() {
-		s.refuse(w, r)
-		return
+	if !c.enter(r.Context()) {
+		return // its caller has gone
 	}
 	defer c.leave()
 	s.handler.ServeHTTP(w, r)
+}
+
+// reject tells a caller that nobody has looked at its request, which it may repeat
+// elsewhere.
+func reject(w http.ResponseWriter) {
+	streamer, ok := w.(http3.HTTPStreamer)
+	if !ok {
+		panic(http.ErrAbortHandler)
+	}
+	stream, err := streamer.HTTPStream()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	stream.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
+	stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
 }
 
 // calls counts what a server has under way.
@@ -181,24 +198,18 @@ type connectionKey struct{}
 // connection is what is known of one QUIC connection with HTTP/3 on it.
 type connection struct {
 	account *account
-	max     int // calls
+	slots   chan struct{} // one for each call
 	unused  time.Duration
 	idle    *time.Timer
-
-	mu sync.Mutex
-	n  int // calls under way
 }
 
 // newConnection starts to watch a connection: one without a call is closed after
 // UnusedTimeout. http3's own IdleTimeout can be held off by a request whose header
 // never ends.
 func newConnection(conn *quic.Conn, l Limits) *connection {
-	c := &connection{account: newAccount(l.PendingBytes), max: l.Streams, unused: l.UnusedTimeout}
+	c := &connection{account: newAccount(l.PendingBytes), slots: make(chan struct{}, l.Streams), unused: l.UnusedTimeout}
 	c.idle = time.AfterFunc(c.unused, func() {
-		c.mu.Lock()
-		busy := c.n > 0
-		c.mu.Unlock()
-		if !busy {
+		if len(c.slots) == 0 {
 			_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "no call for "+c.unused.String())
 		}
 	})
@@ -206,22 +217,20 @@ func newConnection(conn *quic.Conn, l Limits) *connection {
 	return c
 }
 
-// enter counts a call. QUIC's own limit counts streams, and a stream that its caller
-// reset is over while its handler still runs.
-func (c *connection) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.n >= c.max {
+// enter waits until the connection may run one call more, or its caller goes. QUIC
+// counts streams, and a stream that its caller reset is over while its handler still
+// runs: this counts handlers. No more wait than QUIC lets through.
+func (c *connection) enter(ctx context.Context) bool {
+	select {
+	case c.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
 		return false
 	}
-	c.n++
-	return true
 }
 
 func (c *connection) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.n--; c.n == 0 {
+	if <-c.slots; len(c.slots) == 0 {
 		c.idle.Reset(c.unused)
 	}
 }
