@@ -67,7 +67,7 @@ var rooms = []room{
 		why:   "serves what it is handed over HTTP, beside gRPC and not on top of it"},
 	{path: "adapters/control/controltest", may: []string{"core", "core/logpb"},
 		why: "a node for the tests of what is served, without a loop, a log or a network"},
-	{path: "adapters/rpc", may: []string{"core", "core/logpb", "wire", "adapters/telemetry", "adapters/transport"},
+	{path: "adapters/rpc", may: []string{"core", "core/logpb", "wire", "adapters/access", "adapters/telemetry", "adapters/transport"},
 		tests: []string{"adapters/control/controltest"},
 		why:   "serves what it is handed over gRPC, beside HTTP and not on top of it"},
 	{path: "adapters/logtest", may: []string{"core", "core/logpb", "adapters/storeserver", "adapters/host", "adapters/raftlog"},

@@ -77,7 +77,14 @@ func (a *attached) run() error {
 		return err
 	}
 	received := make(chan error, 1)
-	go func() { received <- a.receive() }()
+	go func() {
+		defer func() {
+			if what := recover(); what != nil { // or one caller could end the node
+				received <- fmt.Errorf("receiving panicked: %v", what)
+			}
+		}()
+		received <- a.receive()
+	}()
 	check := time.NewTicker(s.o.Window / 4)
 	defer check.Stop()
 	expiry, stop := expiryOf(a.caller)
@@ -85,6 +92,9 @@ func (a *attached) run() error {
 	var last <-chan time.Time // set when the member will send no more
 	silent := 0               // checks in a row at which the node could not vouch for its copy
 	for {
+		if until := a.caller.Expires; !until.IsZero() && !time.Now().Before(until) {
+			return errExpired
+		}
 		if batch := a.take(); len(batch) > 0 {
 			if err := sender.send(batch, s.o.WriteTimeout); err != nil {
 				return err
@@ -114,8 +124,7 @@ func (a *attached) run() error {
 				return a.farewell(sender, "this node has lost touch with the others")
 			}
 		case <-expiry:
-			return &access.Denied{Unauthenticated: true, Want: "a credential that is still good", Have: "an expired one",
-				Message: "the credential of this stream has expired; attach again with a new one"}
+			return errExpired
 		case <-s.closing:
 			return a.farewell(sender, "this node is shutting down")
 		case <-ctx.Done():
@@ -123,6 +132,10 @@ func (a *attached) run() error {
 		}
 	}
 }
+
+// errExpired ends what rests on a credential that has ended.
+var errExpired = &access.Denied{Unauthenticated: true, Want: "a credential that is still good", Have: "an expired one",
+	Message: "the credential of this stream has expired; attach again with a new one"}
 
 // expiryOf fires when the caller's credential ends.
 func expiryOf(c access.Caller) (<-chan time.Time, func()) {

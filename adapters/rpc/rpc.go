@@ -1,5 +1,5 @@
-// Package rpc serves the gRPC API: Subscribe, health and reflection, all from this
-// node's own copy.
+// Package rpc serves the gRPC API: Subscribe from this node's own copy, the operations of
+// members and operators, health and reflection.
 package rpc
 
 import (
@@ -14,6 +14,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/adapters/telemetry"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire/controlpb"
@@ -31,13 +32,26 @@ type Source interface {
 	ExpiresAt(session core.SessionID) (wall int64, ok bool)
 }
 
-// Options settle one Server. All fields are needed.
+// Service is the operations, the same that JSON serves. It finds the caller in the
+// context.
+type Service interface {
+	controlpb.LeadershipMemberServiceServer
+	controlpb.LeadershipRegistryServiceServer
+}
+
+// Options settle one Server. All fields are needed, save where a comment says else.
 type Options struct {
 	Source  Source
+	Service Service
+	// Gate is what every call passes, and Gate.Limiter every stream.
+	Gate    access.Gate
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
-	// Cluster is whose certificates are admitted.
+	// Cluster is not used any more: the gate knows whose certificates are admitted.
 	Cluster string
+	// Hint names another node for a caller that this one cannot serve, as metadata of the
+	// refusal: node, grpc and http. nil: none.
+	Hint func() map[string]string
 	// MaxStreams bounds the event streams open at the same time.
 	MaxStreams int
 	// WriteTimeout is how long a reader may take for one batch before it is cut.
@@ -55,9 +69,10 @@ func (o *Options) Validate() error {
 		}
 	}
 	check(o.Source != nil, "Source is missing")
+	check(o.Service != nil, "Service is missing")
+	check(o.Gate.Authenticator != nil && o.Gate.Limiter != nil, "Gate is missing")
 	check(o.Metrics != nil, "Metrics is missing")
 	check(o.Logger != nil, "Logger is missing")
-	check(o.Cluster != "", "Cluster is missing")
 	check(o.MaxStreams > 0, "MaxStreams must be at least 1")
 	check(o.WriteTimeout > 0, "WriteTimeout must be above 0")
 	check(o.RenewalInterval > 0, "RenewalInterval must be above 0")
@@ -77,7 +92,8 @@ type Server struct {
 
 const checkInterval = 5 * time.Second
 
-// New returns the API. Register makes a grpc server serve it.
+// New returns the API. Register makes a grpc server serve it that was made with
+// ServerOptions.
 func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -90,6 +106,8 @@ func New(o Options) (*Server, error) {
 // Register adds the API, health and reflection to g.
 func (s *Server) Register(g *grpc.Server) {
 	controlpb.RegisterLeadershipControlServiceServer(g, s)
+	controlpb.RegisterLeadershipMemberServiceServer(g, s.options.Service)
+	controlpb.RegisterLeadershipRegistryServiceServer(g, s.options.Service)
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 }
@@ -125,5 +143,8 @@ func (s *Server) setHealth() {
 		}
 	})
 	s.health.SetServingStatus("", serving)
-	s.health.SetServingStatus(controlpb.LeadershipControlService_ServiceDesc.ServiceName, serving)
+	for _, service := range []*grpc.ServiceDesc{&controlpb.LeadershipControlService_ServiceDesc,
+		&controlpb.LeadershipMemberService_ServiceDesc, &controlpb.LeadershipRegistryService_ServiceDesc} {
+		s.health.SetServingStatus(service.ServiceName, serving)
+	}
 }

@@ -9,7 +9,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/adapters/telemetry"
+	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
 	"github.com/omnirelay/leadership/wire/controlpb"
@@ -18,29 +20,27 @@ import (
 // eventsPerBatch bounds what one look at the registry takes and one deadline covers.
 const eventsPerBatch = 256
 
-// protocol is what grpc-go's own transport speaks.
-const protocol = "HTTP/2.0"
-
 // Subscribe streams until the reader leaves or stops reading, or the server ends.
 func (s *Server) Subscribe(req *controlpb.LeadershipSubscribeRequest, out grpc.ServerStreamingServer[controlpb.LeadershipEvent]) error {
-	caller, err := s.authorize(out.Context())
-	if err != nil {
+	caller, _ := access.CallerFrom(out.Context())
+	if err := caller.MayRead(); err != nil {
 		return err
 	}
 	resume, err := s.where(req)
 	if err != nil {
-		return refusalOf(err)
+		return err
 	}
 	if err := s.enter(); err != nil {
-		return refusalOf(err)
+		return err
 	}
 	defer func() { <-s.slots }()
+	protocol := transport.Protocol(out.Context())
 	defer s.options.Metrics.StreamOpened(telemetry.APIGRPC, protocol)()
 	// Tells the reader that it is admitted: the first event may be long in coming.
 	if err := out.SendHeader(nil); err != nil {
 		return err
 	}
-	logger := s.options.Logger.With("api", telemetry.APIGRPC, "protocol", protocol, "caller", caller, "scope", req.GetScope())
+	logger := s.options.Logger.With("api", telemetry.APIGRPC, "protocol", protocol, "caller", caller.Name, "scope", req.GetScope())
 	logger.Info("stream opened", "resume", resume)
 	st := &stream{server: s, sub: core.NewSubscription(core.Filter{Scope: req.GetScope()}, resume), scope: req.GetScope(), transport: protocol,
 		batches: make(chan []wire.Event), sent: make(chan error, 1)}
@@ -49,7 +49,7 @@ func (s *Server) Subscribe(req *controlpb.LeadershipSubscribeRequest, out grpc.S
 	cancel()
 	go st.sender(out)
 	defer close(st.batches)
-	err = st.run(out, req.GetIncludeRenewals())
+	err = st.run(out, req.GetIncludeRenewals(), caller.Expires)
 	logger.Info("stream closed", slog.Any("cause", err))
 	return err
 }
@@ -95,6 +95,10 @@ func (s *Server) enter() error {
 		return &core.Error{Code: core.CodeOverloaded, Message: "too many streams are open here; connect to another node, or retry"}
 	}
 }
+
+// errExpired ends what rests on a credential that has ended.
+var errExpired = &access.Denied{Unauthenticated: true, Want: "a credential that is still good", Have: "an expired one",
+	Message: "the credential of this stream has expired; subscribe again with a new one"}
 
 var errShutdown = &core.Error{Code: core.CodeUnavailable, Message: "this node is shutting down; connect to another"}
 
@@ -143,7 +147,13 @@ func (st *stream) send(batch []wire.Event) error {
 }
 
 // run sends what is there and then waits for more.
-func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent], renewals bool) error {
+func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent], renewals bool, until time.Time) error {
+	var expired <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	var renewal <-chan time.Time
 	if renewals {
 		ticker := time.NewTicker(st.server.options.RenewalInterval)
@@ -155,6 +165,9 @@ func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent],
 	for {
 		// Before the look: what changes after it closes this very channel.
 		changed := st.server.options.Source.Changed()
+		if !until.IsZero() && !time.Now().Before(until) {
+			return errExpired
+		}
 		batch := st.poll()
 		if len(batch) == 0 {
 			select {
@@ -164,12 +177,14 @@ func (st *stream) run(out grpc.ServerStreamingServer[controlpb.LeadershipEvent],
 				batch = st.renewals()
 			case <-check.C:
 				if err := st.vouch(); err != nil {
-					return refusalOf(err)
+					return err
 				}
 			case <-out.Context().Done():
 				return status.FromContextError(out.Context().Err()).Err()
 			case <-st.server.closing:
-				return refusalOf(errShutdown)
+				return errShutdown
+			case <-expired:
+				return errExpired
 			}
 		}
 		if err := st.send(batch); err != nil {
