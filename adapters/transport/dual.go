@@ -6,10 +6,10 @@ import (
 	"net"
 )
 
-// Dual is one address on TCP and on UDP.
+// Dual is one address on TCP and, unless HTTP/3 is not wanted, on UDP.
 type Dual struct {
 	TCP net.Listener
-	UDP *net.UDPConn
+	UDP *net.UDPConn // nil: no HTTP/3
 }
 
 // bindAttempts is how often a free port is looked for that is free on UDP too.
@@ -32,6 +32,15 @@ func ListenDual(address string) (*Dual, error) {
 		}
 	}
 	return nil, err
+}
+
+// ListenTCP binds host:port on TCP alone: no HTTP/3 is served, nor advertised.
+func ListenTCP(address string) (*Dual, error) {
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &Dual{TCP: tcp}, nil
 }
 
 func listenDual(address string) (*Dual, error) {
@@ -68,7 +77,11 @@ func (d *Dual) Port() int {
 
 // Close closes both. A listener that a front closed already is no error.
 func (d *Dual) Close() error {
-	return errors.Join(unlessClosed(d.TCP.Close()), unlessClosed(d.UDP.Close()))
+	err := unlessClosed(d.TCP.Close())
+	if d.UDP != nil {
+		err = errors.Join(err, unlessClosed(d.UDP.Close()))
+	}
+	return err
 }
 
 func unlessClosed(err error) error {

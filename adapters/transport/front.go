@@ -121,19 +121,21 @@ func named(h http.Handler) http.Handler {
 // Serve answers until Shutdown, and then returns nil. It closes d. To be called once.
 func (f *WebFront) Serve(d *Dual) error {
 	handler, offer := f.server.Handler, fmt.Sprintf(`h3=":%d"; ma=%d`, d.Port(), altSvcAge)
+	overTCP := func() error {
+		err := f.server.Serve(tls.NewListener(&admitting{Listener: d.TCP, admission: f.admission}, f.config))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	}
+	if d.UDP == nil {
+		return overTCP()
+	}
 	f.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Alt-Svc", offer)
 		handler.ServeHTTP(w, r)
 	})
-	return serveBoth(f.stop,
-		func() error {
-			err := f.server.Serve(tls.NewListener(&admitting{Listener: d.TCP, admission: f.admission}, f.config))
-			if errors.Is(err, http.ErrServerClosed) {
-				return nil
-			}
-			return err
-		},
-		func() error { return f.quic.serve(d.UDP) })
+	return serveBoth(f.stop, overTCP, func() error { return f.quic.serve(d.UDP) })
 }
 
 func (f *WebFront) stop() {
@@ -221,11 +223,13 @@ func (f *GRPCFront) Server() *grpc.Server { return f.server }
 
 // Serve answers until Shutdown, and then returns nil. It closes d. To be called once.
 func (f *GRPCFront) Serve(d *Dual) error {
-	return serveBoth(f.stop,
-		func() error {
-			return unlessStopped(f.server.Serve(&admitting{Listener: d.TCP, admission: f.admission}))
-		},
-		func() error { return f.quic.serve(d.UDP) })
+	overTCP := func() error {
+		return unlessStopped(f.server.Serve(&admitting{Listener: d.TCP, admission: f.admission}))
+	}
+	if d.UDP == nil {
+		return overTCP()
+	}
+	return serveBoth(f.stop, overTCP, func() error { return f.quic.serve(d.UDP) })
 }
 
 func unlessStopped(err error) error {
