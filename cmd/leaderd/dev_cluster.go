@@ -6,15 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/omnirelay/leadership/adapters/signing"
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
 )
@@ -107,13 +108,13 @@ func (c *devCluster) layNode(i, basePort int) (*devNode, error) {
 	return n, nil
 }
 
-// freePort returns a port that nobody listened on just now.
+// freePort returns a port that nobody listened on just now, on TCP and UDP.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := transport.ListenDual("127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return l.Port(), l.Close()
 }
 
 func (c *devCluster) tls(name string) string { return filepath.Join(c.dir, "tls", name) }
@@ -131,26 +132,50 @@ func (c *devCluster) issueCertificates() error {
 	if err != nil {
 		return err
 	}
-	for _, n := range c.nodes {
-		pair, err := ca.IssueNode(n.id)
+	if err := c.makeSigningKeys(); err != nil {
+		return err
+	}
+	issue := func(name string, pair transport.Pair, err error) error {
 		if err != nil {
 			return err
 		}
-		if err := pair.Save(c.tls(n.id+".pem"), c.tls(n.id+"-key.pem")); err != nil {
+		return pair.Save(c.tls(name+".pem"), c.tls(name+"-key.pem"))
+	}
+	for _, n := range c.nodes {
+		pair, err := ca.IssueNode(n.id)
+		if err := issue(n.id, pair, err); err != nil {
 			return err
 		}
 	}
 	for _, role := range devRoles {
 		pair, err := ca.IssueClient(role)
-		if err != nil {
-			return err
-		}
-		if err := pair.Save(c.tls(string(role)+".pem"), c.tls(string(role)+"-key.pem")); err != nil {
+		if err := issue(string(role), pair, err); err != nil {
 			return err
 		}
 	}
-	return nil
+	pair, err := ca.IssueMember(devMemberID)
+	return issue(devMember, pair, err)
 }
+
+// makeSigningKeys makes the keys that sign tokens, once. All nodes share them.
+func (c *devCluster) makeSigningKeys() error {
+	path := c.tls(devSigningKeys)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	set, err := signing.NewKeySet(time.Now())
+	if err != nil {
+		return err
+	}
+	return signing.CreateKeyFile(path, set)
+}
+
+const (
+	devSigningKeys = "signing.json"
+	// devMember is the name, in cluster.json, of the certificate for the member devMemberID.
+	devMember   = "member"
+	devMemberID = "member-1"
+)
 
 var devRoles = []transport.Role{transport.RoleAdmin, transport.RoleOperate, transport.RoleRead}
 
@@ -162,8 +187,11 @@ func (c *devCluster) configOf(n *devNode) string {
 	fmt.Fprintf(&b, "    tls:\n      cert: %q\n      key: %q\n      ca: %q\n", c.tls(n.id+".pem"), c.tls(n.id+"-key.pem"), c.tls("ca.pem"))
 	b.WriteString("    peers:\n")
 	for _, p := range c.nodes {
-		fmt.Fprintf(&b, "      - {id: %s, address: %q}\n", p.id, p.peer)
+		fmt.Fprintf(&b, "      - {id: %s, address: %q, http: %q, grpc: %q}\n", p.id, p.peer, p.http, p.grpc)
 	}
+	fmt.Fprintf(&b, "    tokens: {keys: %q}\n", c.tls(devSigningKeys))
+	fmt.Fprintf(&b, "    access:\n      grants:\n        - {match: \"spiffe://%s/member/*\", scopes: [{kind: %s}, {kind: %s}], maxPriority: 100}\n",
+		devClusterID, core.KindShard, core.KindCustom)
 	b.WriteString(c.store.registry())
 	b.WriteString("    scopes:\n      - global-control\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
 	return b.String()
@@ -352,7 +380,7 @@ func (c *devCluster) writeManifest() error {
 			ID: n.id, PID: n.pid(), HTTP: "https://" + n.http, GRPC: n.grpc, Config: n.config, DataDir: n.data, Log: n.log,
 		})
 	}
-	for _, role := range devRoles {
+	for _, role := range append(slices.Clone(devRoles), devMember) {
 		m.Clients[string(role)] = manifestClient{Cert: c.tls(string(role) + ".pem"), Key: c.tls(string(role) + "-key.pem")}
 	}
 	data, err := json.MarshalIndent(m, "", "  ")

@@ -2,118 +2,219 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
-
+	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/adapters/api"
 	"github.com/omnirelay/leadership/adapters/clock"
+	"github.com/omnirelay/leadership/adapters/config"
 	"github.com/omnirelay/leadership/adapters/control"
 	"github.com/omnirelay/leadership/adapters/rpc"
+	"github.com/omnirelay/leadership/adapters/signing"
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
 )
 
-// front is what the outside calls: the HTTP API and the gRPC API.
+// front is what the outside calls: one service, as JSON over HTTP and as gRPC, each on
+// a port of its own, over TCP and QUIC.
 type front struct {
+	gate    access.Gate
+	service *api.Service
 	control *control.Server
-	http    *http.Server
 	rpc     *rpc.Server
-	grpc    *grpc.Server
 
-	httpListener, grpcListener net.Listener
-	httpAddress, grpcAddress   string
+	web  *transport.WebFront
+	grpc *transport.GRPCFront
+
+	webListeners, grpcListeners *transport.Dual
+	listeners                   config.Listeners
 }
 
-const (
-	// closeWithin bounds how long calls under way may hold up a shutdown.
-	closeWithin = 2 * time.Second
+// closeWithin bounds how long calls under way may hold up a shutdown.
+const closeWithin = 2 * time.Second
 
-	// Limits of the gRPC listener. Requests of its services are small.
-	maxRequestBytes      = 64 << 10
-	maxConnectionStreams = 100 // of one connection at the same time
-	handshakeWithin      = 5 * time.Second
-	pingAfter            = 10 * time.Second // of silence on a connection
-)
-
-func newFront(n *node) (*front, error) {
+func newFront(n *node) (f *front, err error) {
 	c := n.config
-	f := &front{httpAddress: c.Listeners.HTTP, grpcAddress: c.Listeners.GRPC}
-	var err error
-	f.control, err = control.New(control.Options{
-		Source: n.host, Metrics: n.metrics, Logger: n.logger, Cluster: c.ClusterID, Open: c.Control.Open, Boottime: clock.Boottime,
-		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
-	})
-	if err != nil {
+	f = &front{listeners: c.Listeners}
+	if f.gate, err = newGate(c, n.logger); err != nil {
 		return nil, err
 	}
-	f.http = f.control.HTTPServer()
-	f.http.TLSConfig = n.certificates.Server(transport.Optional, "h2", "http/1.1")
+	defer func() {
+		if err != nil {
+			f.gate.Authenticator.Close()
+		}
+	}()
+	signer, err := newSigner(c, n.logger)
+	if err != nil {
+		return nil, fmt.Errorf("tokens.keys: %w", err)
+	}
+	if f.service, err = api.New(f.apiOptions(n, signer)); err != nil {
+		return nil, err
+	}
+	if err := f.newWeb(n, signer); err != nil {
+		return nil, err
+	}
+	return f, f.newGRPC(n)
+}
+
+func (f *front) apiOptions(n *node, signer *signing.Signer) api.Options {
+	c := n.config
+	o := api.Options{
+		Source: n.host, Session: f.gate.Limiter.Session, Protocol: transport.Protocol, Others: func() []string { return addresses(c) },
+		SessionsPerMember: c.Limits.SessionsPerMember, Cluster: c.ClusterID, NodeID: c.NodeID, Epsilon: c.ClockDrift,
+		Window: c.MaxElectionWindow, WriteTimeout: c.Streams.WriteTimeout, Logger: n.logger,
+		Attach: func(deliver func(core.ReplicaMessage)) (api.Attachment, error) { return n.host.Attach(deliver) },
+	}
+	for _, p := range c.Peers {
+		o.Reserved = append(o.Reserved, p.ID)
+	}
+	if signer != nil {
+		o.Signer = signer
+	}
+	return o
+}
+
+func (f *front) newWeb(n *node, signer *signing.Signer) (err error) {
+	c := n.config
+	o := control.Options{
+		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Open: c.Control.Open, Boottime: clock.Boottime,
+		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
+		MaxBody: int64(c.Limits.RequestBytes),
+	}
+	if signer != nil {
+		o.Keys = signer.PublicJSON
+	}
+	if f.control, err = control.New(o); err != nil {
+		return err
+	}
+	f.web, err = transport.NewWebFront(f.control.HTTPServer(), f.options(n, "h2", "http/1.1"))
+	return err
+}
+
+func (f *front) newGRPC(n *node) (err error) {
+	c := n.config
 	f.rpc, err = rpc.New(rpc.Options{
-		Source: n.host, Metrics: n.metrics, Logger: n.logger, Cluster: c.ClusterID,
+		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Hint: f.hint(n),
 		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, RenewalInterval: core.KeepaliveInterval(c.LeaseDuration),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	// Optional, so that a caller without a certificate is told so by rpc rather than by
-	// a broken connection.
-	creds := credentials.NewTLS(n.certificates.Server(transport.Optional, "h2"))
-	f.grpc = grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.MaxConcurrentStreams(maxConnectionStreams), grpc.ConnectionTimeout(handshakeWithin),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingAfter}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}))
-	f.rpc.Register(f.grpc)
-	return f, nil
+	if f.grpc, err = transport.NewGRPCFront(f.options(n, "h2"), f.rpc.ServerOptions()...); err != nil {
+		return err
+	}
+	f.rpc.Register(f.grpc.Server())
+	return nil
+}
+
+// options of both listeners. Certificates are optional, so that a caller without one is
+// told so in words rather than by a broken connection.
+func (f *front) options(n *node, protocols ...string) transport.FrontOptions {
+	l := n.config.Limits
+	return transport.FrontOptions{
+		TLS: n.certificates.Server(transport.Optional, protocols...), Logger: n.logger,
+		Limits: transport.Limits{
+			Connections: l.Connections, ConnectionsPerSource: min(l.ConnectionsPerAddress, l.Connections), HandshakeTimeout: l.HandshakeTimeout,
+			MessageBytes: l.RequestBytes, WriteTimeout: n.config.Streams.WriteTimeout, IdleTimeout: idleTimeout(n.config.LeaseDuration),
+		},
+	}
+}
+
+// idleTimeout is after how much silence a QUIC caller counts as gone: before the lease of
+// a member that hangs on it, within what a connection bears.
+func idleTimeout(lease time.Duration) time.Duration {
+	return min(max(lease*3/4, 200*time.Millisecond), 10*time.Second)
+}
+
+// others are the peers but this node, in the order of the configuration.
+func others(c *config.Config) (peers []config.Peer) {
+	for _, p := range c.Peers {
+		if p.ID != c.NodeID {
+			peers = append(peers, p)
+		}
+	}
+	return peers
+}
+
+// addresses are where members may go from this node.
+func addresses(c *config.Config) (grpc []string) {
+	for _, p := range others(c) {
+		if p.GRPC != "" {
+			grpc = append(grpc, p.GRPC)
+		}
+	}
+	return grpc
+}
+
+// hint names a node that is likelier to help: the registrar, or the next one.
+func (f *front) hint(n *node) func() map[string]string {
+	peers := others(n.config)
+	return func() map[string]string {
+		if len(peers) == 0 {
+			return nil
+		}
+		var registrar core.NodeID
+		n.host.View(func(_ *core.Registry, s core.Status) { registrar = s.Registrar })
+		best := peers[0]
+		for _, p := range peers {
+			if p.Replica() == registrar {
+				best = p
+			}
+		}
+		hint := map[string]string{"node": best.ID}
+		if best.GRPC != "" {
+			hint["grpc"] = best.GRPC
+		}
+		if best.HTTP != "" {
+			hint["http"] = best.HTTP
+		}
+		return hint
+	}
 }
 
 func (f *front) listen() (err error) {
-	if f.httpListener, err = net.Listen("tcp", f.httpAddress); err != nil {
+	if f.webListeners, err = f.bind(f.listeners.HTTP); err != nil {
 		return fmt.Errorf("listeners.http: %w", err)
 	}
-	if f.grpcListener, err = net.Listen("tcp", f.grpcAddress); err != nil {
-		_ = f.httpListener.Close()
-		return fmt.Errorf("listeners.grpc: %w", err)
+	if f.grpcListeners, err = f.bind(f.listeners.GRPC); err != nil {
+		return errors.Join(fmt.Errorf("listeners.grpc: %w", err), f.webListeners.Close())
 	}
 	return nil
 }
 
+func (f *front) bind(address string) (*transport.Dual, error) {
+	if !f.listeners.HTTP3 {
+		return transport.ListenTCP(address)
+	}
+	return transport.ListenDual(address)
+}
+
 func (f *front) serve(ctx context.Context, n *node) {
-	n.run(func() error {
-		err := f.http.Serve(tls.NewListener(f.httpListener, f.http.TLSConfig))
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
-		}
-		return err
-	})
-	n.run(func() error { return f.grpc.Serve(f.grpcListener) })
+	n.run(func() error { return f.web.Serve(f.webListeners) })
+	n.run(func() error { return f.grpc.Serve(f.grpcListeners) })
 	n.run(func() error { f.rpc.WatchHealth(ctx); return nil })
+}
+
+// endStreams sends readers and members to other nodes.
+func (f *front) endStreams() {
+	f.service.EndStreams()
+	f.control.EndStreams()
+	f.rpc.EndStreams()
 }
 
 // close ends streams and calls, the patient way first.
 func (f *front) close() {
-	f.control.EndStreams()
-	f.rpc.EndStreams()
+	f.endStreams()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
-	if err := f.http.Shutdown(ctx); err != nil {
-		_ = f.http.Close()
-	}
-	graceful := make(chan struct{})
+	grpcEnded := make(chan struct{})
 	go func() {
-		f.grpc.GracefulStop()
-		close(graceful)
+		defer close(grpcEnded)
+		f.grpc.Shutdown(ctx)
 	}()
-	select {
-	case <-graceful:
-	case <-ctx.Done():
-		f.grpc.Stop() // ends GracefulStop too
-	}
-	<-graceful
+	_ = f.web.Shutdown(ctx) // what did not end in time was cut
+	<-grpcEnded
+	f.gate.Authenticator.Close()
 }

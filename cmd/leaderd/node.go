@@ -172,6 +172,7 @@ func (n *node) start() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
+	peers = transport.Limit(peers, transport.Limits{HandshakeTimeout: n.config.Limits.HandshakeTimeout})
 	n.run(func() error { return n.peerServer.Serve(peers) })
 	n.run(func() error { return n.host.Run(ctx) })
 	if n.store != nil {

@@ -60,6 +60,7 @@ func serve(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	case <-ctx.Done():
 	}
 	logger.Info("handing over")
+	n.front.service.EndStreams() // members go to other nodes while this one still leads
 	handOver, cancel := context.WithTimeout(context.Background(), handOverWithin)
 	defer cancel()
 	if err := n.host.Shutdown(handOver); err != nil {
