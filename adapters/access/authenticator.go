@@ -195,7 +195,7 @@ func (a *Authenticator) certificate(e Evidence) (*Caller, error) {
 	if hasSPIFFE(leaf) {
 		id, err := transport.PeerIdentity(*e.TLS)
 		if err != nil {
-			return nil, refused("a certificate", "a client's or a member's", "%s", clip(err.Error()))
+			return nil, refused("a certificate", "a client's or a member's", "%s", clipAt(400, err.Error()))
 		}
 		if caller, err = a.identified(id); err != nil {
 			return nil, err

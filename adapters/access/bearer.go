@@ -127,7 +127,7 @@ func (b *bearerRules) believe(c *claims) (Caller, error) {
 		return caller, nil // member and grants are the member's
 	}
 	if err := core.CheckMemberID("member", c.Member); err != nil {
-		return Caller{}, fmt.Errorf("the bearer token has %s, but %w", RoleMember, err)
+		return Caller{}, fmt.Errorf("the bearer token has %s, but %s", RoleMember, plain(err))
 	}
 	grants, err := claimedGrants(c.Grants)
 	if err != nil {
@@ -185,7 +185,7 @@ func claimedGrants(raw []map[string]any) ([]Grant, error) {
 
 func claimedGrant(members map[string]any) (g Grant, err error) {
 	for name, value := range members {
-		ok := true
+		var ok bool
 		switch name {
 		case "id":
 			g.ID, ok = condition(value)

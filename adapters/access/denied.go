@@ -1,11 +1,14 @@
 package access
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/omnirelay/leadership/core"
 )
 
 // Denied refuses a call for who makes it.
@@ -48,9 +51,19 @@ func (e *Exceeded) Error() string {
 	return fmt.Sprintf("%s: at most %d are served; come back after %v", e.What, e.Limit, e.RetryAfter)
 }
 
+// plain is what an error of core says is wrong, without its code.
+func plain(err error) string {
+	var e *core.Error
+	if errors.As(err, &e) {
+		return e.Field + ": " + e.Message
+	}
+	return err.Error()
+}
+
 // clip keeps what a caller wrote from filling a message or a log.
-func clip(text string) string {
-	const most = 80
+func clip(text string) string { return clipAt(80, text) }
+
+func clipAt(most int, text string) string {
 	if len(text) > most {
 		return printable(text[:most]) + "…"
 	}

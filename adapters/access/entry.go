@@ -52,7 +52,9 @@ func (e Entry) check(cluster string) error {
 	case own && e.Member != "":
 		return errors.New("member: is given, but the certificate names the member; want none")
 	case !own && acts:
-		return core.CheckMemberID("member", e.Member)
+		if err := core.CheckMemberID("member", e.Member); err != nil {
+			return errors.New(plain(err))
+		}
 	case !own && (e.Member != "" || len(e.Grants) > 0):
 		return fmt.Errorf("roles: member and grants are of use with %s only; add it", RoleMember)
 	}

@@ -109,7 +109,7 @@ func (g Grant) check() error {
 		return fmt.Errorf("a grant has no condition; want id, kind, namespace or labels, or the id %q for every scope", EveryScope)
 	default:
 		if err := core.ValidateSelector(&logpb.Selector{Id: g.ID, Kind: g.Kind, Namespace: g.Namespace, Labels: g.Labels}); err != nil {
-			return fmt.Errorf("a grant: %w", err)
+			return fmt.Errorf("a grant: %s", plain(err))
 		}
 	}
 	if g.MaxPriority > core.MaxPriority || g.MaxPriority < -core.MaxPriority {
