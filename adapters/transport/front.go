@@ -52,7 +52,7 @@ func (o *FrontOptions) prepare() error {
 // FrontStats are figures of a front.
 type FrontStats struct {
 	Connections int    // open now, TCP and QUIC
-	Refused     uint64 // connections beyond the limits, ever
+	Refused     uint64 // attempts beyond the limits, ever; one over QUIC may count twice
 }
 
 // serveBoth runs both halves until both are over. When one fails the other is
@@ -192,7 +192,7 @@ func NewGRPCFront(o FrontOptions, options ...grpc.ServerOption) (*GRPCFront, err
 		grpc.ConnectionTimeout(l.HandshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.UnusedTimeout, Time: grpcPing, Timeout: max(l.IdleTimeout, time.Second)}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval / 2, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(protocolUnary), grpc.ChainStreamInterceptor(protocolStream),
+		grpc.ChainUnaryInterceptor(enterUnary), grpc.ChainStreamInterceptor(enterStream),
 	}, options...)
 	f.server = grpc.NewServer(all...)
 	f.quic = newQUICServer(l, o.TLS, f.admission, o.Logger, f.overHTTP3(l))
@@ -202,11 +202,9 @@ func NewGRPCFront(o FrontOptions, options ...grpc.ServerOption) (*GRPCFront, err
 // overHTTP3 hands a call to grpc, with the bounds that ServeHTTP lacks.
 func (f *GRPCFront) overHTTP3(l Limits) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, _ := r.Context().Value(connectionKey{}).(*connection)
 		ctx, end := context.WithCancelCause(r.Context())
 		defer end(nil)
-		body := newDemand(r.Body, c.account, l.MessageBytes)
-		defer body.end()
+		body := newDemand(r.Body, l.MessageBytes)
 		r = r.WithContext(context.WithValue(ctx, callKey{}, body))
 		r.Body = body
 		r.Proto, r.ProtoMajor, r.ProtoMinor = HTTP2, 2, 0 // grpc insists; the framing within is the same

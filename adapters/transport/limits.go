@@ -35,9 +35,6 @@ type Limits struct {
 	MessageBytes int
 	// HeaderBytes is the size of a request's header. Default 16 KiB.
 	HeaderBytes int
-	// PendingBytes is how much of one connection's request messages may lie here
-	// before a handler asks for them. Default 256 KiB; at least MessageBytes.
-	PendingBytes int
 }
 
 // withDefaults fills what is zero.
@@ -58,7 +55,6 @@ func (l Limits) withDefaults() Limits {
 	count(&l.FreeHandshakes, 100)
 	count(&l.MessageBytes, 64<<10)
 	count(&l.HeaderBytes, 16<<10)
-	count(&l.PendingBytes, max(256<<10, l.MessageBytes))
 	span(&l.HandshakeTimeout, 5*time.Second)
 	span(&l.IdleTimeout, 1500*time.Millisecond)
 	span(&l.UnusedTimeout, time.Minute)
@@ -86,7 +82,6 @@ func (l Limits) Validate() error {
 	within("FreeHandshakes", l.FreeHandshakes, 1, 1<<20)
 	within("MessageBytes", l.MessageBytes, 1<<10, 64<<20)
 	within("HeaderBytes", l.HeaderBytes, 1<<10, 1<<20)
-	within("PendingBytes", l.PendingBytes, l.MessageBytes, 256<<20)
 	lasts("HandshakeTimeout", l.HandshakeTimeout, 100*time.Millisecond, time.Minute)
 	lasts("IdleTimeout", l.IdleTimeout, 200*time.Millisecond, time.Minute)
 	lasts("UnusedTimeout", l.UnusedTimeout, 100*time.Millisecond, time.Hour)

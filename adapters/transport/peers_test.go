@@ -3,7 +3,9 @@ package transport
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,7 +24,13 @@ import (
 	"github.com/omnirelay/leadership/wire/nodepb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(clientOf) != "" {
+		fmt.Fprintln(os.Stderr, "client:", beClient())
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestThreeNodesExchange(t *testing.T) {
 	nodes := cluster(t, 3)

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // The protocols a call can travel by, as net/http names them.
@@ -42,15 +43,41 @@ func tellProtocol(ctx context.Context) {
 	_ = grpc.SetHeader(ctx, metadata.Pairs(ProtocolHeader, Protocol(ctx)))
 }
 
-func protocolUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+// enterUnary and enterStream are the first interceptors of a front.
+
+func enterUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	leave, err := keepPlace(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	tellProtocol(ctx)
 	return handler(ctx, request)
 }
 
-func protocolStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	tellProtocol(stream.Context())
-	if d := callOf(stream.Context()); d != nil {
+func enterStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx := stream.Context()
+	leave, err := keepPlace(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	tellProtocol(ctx)
+	if d := callOf(ctx); d != nil {
 		stream = &demanding{ServerStream: stream, demand: d}
 	}
 	return handler(server, stream)
+}
+
+// keepPlace holds a call's place among those of its connection while its handler
+// runs. Over HTTP/2 grpc does that itself.
+func keepPlace(ctx context.Context) (leave func(), err error) {
+	p, ok := ctx.Value(placeKey{}).(*place)
+	if !ok {
+		return func() {}, nil
+	}
+	if !p.hold() {
+		return nil, status.FromContextError(context.Canceled).Err()
+	}
+	return p.release, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -126,11 +127,12 @@ func (s *quicServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.calls.leave()
-	if !c.enter(r.Context()) {
+	p, ok := c.enter(r.Context())
+	if !ok {
 		return // its caller has gone
 	}
-	defer c.leave()
-	s.handler.ServeHTTP(w, r)
+	defer p.release()
+	s.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), placeKey{}, p)))
 }
 
 // reject tells a caller that nobody has looked at its request, which it may repeat
@@ -197,19 +199,18 @@ type connectionKey struct{}
 
 // connection is what is known of one QUIC connection with HTTP/3 on it.
 type connection struct {
-	account *account
-	slots   chan struct{} // one for each call
-	unused  time.Duration
-	idle    *time.Timer
+	places chan struct{} // one for each call
+	unused time.Duration
+	idle   *time.Timer
 }
 
 // newConnection starts to watch a connection: one without a call is closed after
 // UnusedTimeout. http3's own IdleTimeout can be held off by a request whose header
 // never ends.
 func newConnection(conn *quic.Conn, l Limits) *connection {
-	c := &connection{account: newAccount(l.PendingBytes), slots: make(chan struct{}, l.Streams), unused: l.UnusedTimeout}
+	c := &connection{places: make(chan struct{}, l.Streams), unused: l.UnusedTimeout}
 	c.idle = time.AfterFunc(c.unused, func() {
-		if len(c.slots) == 0 {
+		if len(c.places) == 0 {
 			_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "no call for "+c.unused.String())
 		}
 	})
@@ -220,17 +221,48 @@ func newConnection(conn *quic.Conn, l Limits) *connection {
 // enter waits until the connection may run one call more, or its caller goes. QUIC
 // counts streams, and a stream that its caller reset is over while its handler still
 // runs: this counts handlers. No more wait than QUIC lets through.
-func (c *connection) enter(ctx context.Context) bool {
+func (c *connection) enter(ctx context.Context) (*place, bool) {
 	select {
-	case c.slots <- struct{}{}:
-		return true
+	case c.places <- struct{}{}:
+		p := &place{connection: c}
+		p.holders.Store(1)
+		return p, true
 	case <-ctx.Done():
-		return false
+		return nil, false
 	}
 }
 
 func (c *connection) leave() {
-	if <-c.slots; len(c.slots) == 0 {
+	if <-c.places; len(c.places) == 0 {
 		c.idle.Reset(c.unused)
+	}
+}
+
+type placeKey struct{}
+
+// place is one call's among those of its connection. grpc's ServeHTTP returns when
+// the caller goes, and leaves the handler to end by itself: the place is free when
+// both are over.
+type place struct {
+	connection *connection
+	holders    atomic.Int32
+}
+
+// hold keeps the place until release. It fails when the call is over.
+func (p *place) hold() bool {
+	for {
+		n := p.holders.Load()
+		if n == 0 {
+			return false
+		}
+		if p.holders.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (p *place) release() {
+	if p.holders.Add(-1) == 0 {
+		p.connection.leave()
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
+var okHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
+
 // get fetches a page and returns its header and body.
 func get(t *testing.T, c *http.Client, url string) (http.Header, string) {
 	t.Helper()
@@ -33,7 +35,7 @@ func get(t *testing.T, c *http.Client, url string) (http.Header, string) {
 // TestPlainClientsOfTheWebFront: the clients of the standard library and of quic-go,
 // as any user has them.
 func TestPlainClientsOfTheWebFront(t *testing.T) {
-	s := serveWeb(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }), Limits{})
+	s := serveWeb(t, okHandler, Limits{})
 	one := &http.Transport{TLSClientConfig: s.tls()(), TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
 	one.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	two := &http.Transport{TLSClientConfig: s.tls()(), ForceAttemptHTTP2: true}
