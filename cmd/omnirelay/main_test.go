@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,11 +20,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/adapters/api"
 	"github.com/omnirelay/leadership/adapters/control"
 	"github.com/omnirelay/leadership/adapters/control/controltest"
 	"github.com/omnirelay/leadership/adapters/rpc"
 	"github.com/omnirelay/leadership/adapters/telemetry"
 	"github.com/omnirelay/leadership/adapters/transport"
+	"github.com/omnirelay/leadership/core"
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +62,8 @@ type site struct {
 	address     string
 	grpcAddress string
 	server      *http.Server
+	gate        access.Gate
+	service     *api.Service
 	control     *control.Server
 	grpc        *grpc.Server
 	done        chan struct{}
@@ -69,10 +75,33 @@ func newSite(tb testing.TB, folder string) *site {
 		tb.Fatal(err)
 	}
 	s := &site{tb: tb, node: controltest.New(tb), sessions: map[string]uint64{}, authority: authority, address: "127.0.0.1:0"}
+	s.serviceOf()
 	s.start()
 	s.startGRPC()
 	s.save(folder)
 	return s
+}
+
+// serviceOf makes what both APIs call, behind the gate that both pass.
+func (s *site) serviceOf() {
+	authenticator, err := access.New(access.Options{Cluster: "demo"})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	limiter, err := access.NewLimiter(access.Limits{RequestsPerSecond: 1000, Burst: 1000, StreamsPerCaller: 8, SessionsPerMember: 4})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.gate = access.Gate{Authenticator: authenticator, Limiter: limiter}
+	s.service, err = api.New(api.Options{
+		Source: s.node, SessionsPerMember: 4, Cluster: "demo", NodeID: "node-1", Window: time.Second, WriteTimeout: time.Second, Logger: slog.New(slog.DiscardHandler),
+		Attach: func(func(core.ReplicaMessage)) (api.Attachment, error) {
+			return nil, errors.New("this node has no loop that members could attach to")
+		},
+	})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
 }
 
 func (s *site) url() string { return "https://" + s.address }
@@ -95,7 +124,7 @@ func (s *site) tls() *tls.Config {
 func (s *site) start() {
 	logger := slog.New(slog.DiscardHandler)
 	var err error
-	s.control, err = control.New(control.Options{Source: s.node, Logger: logger, Cluster: "demo",
+	s.control, err = control.New(control.Options{Source: s.node, Service: s.service, Gate: s.gate, Logger: logger, MaxBody: 64 << 10,
 		Metrics: telemetry.NewMetrics(telemetry.Options{Logger: logger, View: s.node.View}), Boottime: func() int64 { return 1 },
 		MaxStreams: 4, WriteTimeout: 5 * time.Second, Heartbeat: time.Second, ReadTimeout: time.Second})
 	if err != nil {
@@ -117,14 +146,14 @@ func (s *site) start() {
 
 func (s *site) startGRPC() {
 	logger := slog.New(slog.DiscardHandler)
-	api, err := rpc.New(rpc.Options{Source: s.node, Logger: logger, Cluster: "demo",
+	calls, err := rpc.New(rpc.Options{Source: s.node, Service: s.service, Gate: s.gate, Logger: logger,
 		Metrics:    telemetry.NewMetrics(telemetry.Options{Logger: logger, View: s.node.View}),
 		MaxStreams: 4, WriteTimeout: 5 * time.Second, RenewalInterval: time.Second})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(s.tls())))
-	api.Register(s.grpc)
+	s.grpc = grpc.NewServer(append(calls.ServerOptions(), grpc.Creds(credentials.NewTLS(s.tls())))...)
+	calls.Register(s.grpc)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.tb.Fatal(err)

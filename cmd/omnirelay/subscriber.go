@@ -9,11 +9,10 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
 	"github.com/omnirelay/leadership/wire/controlpb"
@@ -26,7 +25,7 @@ type subscriber struct {
 
 // follow is a follower.
 func (s *subscriber) follow(ctx context.Context, node, scope, cursor string, open func(), show func(item) error) error {
-	conn, err := grpc.NewClient(node, grpc.WithTransportCredentials(credentials.NewTLS(s.tls)))
+	conn, err := transport.NewChannel(transport.ChannelOptions{Address: node, TLS: s.tls.Clone})
 	if err != nil {
 		return err
 	}
