@@ -30,7 +30,9 @@ func FuzzAttachResponse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		member.Stand(&logpb.Selector{}, 0)
+		if err := member.Stand(&logpb.Selector{}, 0); err != nil {
+			t.Fatal(err)
+		}
 		granted := map[string]bool{}
 		now := core.Time(1)
 		for _, data := range [][]byte{first, second, third} {

@@ -115,7 +115,7 @@ func wantCarried(t *testing.T, c *logpb.Command) {
 		}
 		return g.Hash()
 	}
-	if hash() != hash() {
+	if one, other := hash(), hash(); one != other {
 		t.Fatal("two replicas differ after it")
 	}
 }
