@@ -200,7 +200,7 @@ func (a *Authenticator) certificate(e Evidence) (*Caller, error) {
 		if caller, err = a.identified(id); err != nil {
 			return nil, err
 		}
-		name = spiffeScheme + id.Cluster + "/" + string(id.Kind) + "/" + segment(id)
+		name = id.URI()
 	} else {
 		subject, err := subjectOf(leaf)
 		if err != nil {
@@ -218,13 +218,6 @@ func (a *Authenticator) certificate(e Evidence) (*Caller, error) {
 		return nil, refused("a certificate", "one that is known here", "%s is not known here; want a certificate of a client or a member, or an entry for it under access.grants", caller.Name)
 	}
 	return &caller, nil
-}
-
-func segment(id transport.Identity) string {
-	if id.Kind == transport.KindClient {
-		return string(id.Role)
-	}
-	return id.Name
 }
 
 // identified is what a SPIFFE id says by itself.

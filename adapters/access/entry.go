@@ -96,6 +96,22 @@ func hasSPIFFE(cert *x509.Certificate) bool {
 	return false
 }
 
+// MatchOf is what an Entry must have as its Match to mean this certificate alone.
+func MatchOf(cert *x509.Certificate) (string, error) {
+	if hasSPIFFE(cert) {
+		id, err := transport.IdentityOf(cert)
+		if err != nil {
+			return "", err
+		}
+		return id.URI(), nil
+	}
+	subject, err := subjectOf(cert)
+	if err != nil {
+		return "", err
+	}
+	return subjectPrefix + subject, nil
+}
+
 // subjectOf writes a certificate's subject as RFC 2253 does. It reads what the
 // authority signed rather than the fields of a pkix.Name, which lose repetitions.
 func subjectOf(cert *x509.Certificate) (string, error) {

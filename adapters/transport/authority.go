@@ -51,8 +51,14 @@ type Request struct {
 	Until time.Time // zero: CertificateValidity after From
 }
 
-// NewAuthority makes an authority for the cluster.
+// NewAuthority makes an authority for the cluster, good for AuthorityValidity.
 func NewAuthority(cluster string) (*Authority, error) {
+	return NewAuthorityUntil(cluster, time.Now().Add(AuthorityValidity))
+}
+
+// NewAuthorityUntil makes an authority for the cluster that ends then, and with it all
+// that it has issued.
+func NewAuthorityUntil(cluster string, until time.Time) (*Authority, error) {
 	if err := (Identity{Cluster: cluster, Kind: KindNode, Name: "n"}).validate(); err != nil {
 		return nil, err
 	}
@@ -60,7 +66,7 @@ func NewAuthority(cluster string) (*Authority, error) {
 	template := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: cluster + " authority"},
 		URIs:      []*url.URL{{Scheme: "spiffe", Host: cluster}},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(AuthorityValidity),
+		NotBefore: now.Add(-clockSkew), NotAfter: until,
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
 	pair, cert, key, err := sign(template, nil, nil)
@@ -99,6 +105,9 @@ func LoadAuthority(certPath, keyPath string) (*Authority, error) {
 
 // Cluster is the cluster whose members the authority vouches for.
 func (a *Authority) Cluster() string { return a.cluster }
+
+// Certificate is the authority's own certificate.
+func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 
 // CertPEM is the authority's own certificate, which verifiers trust.
 func (a *Authority) CertPEM() []byte { return a.pair.Cert }

@@ -98,6 +98,13 @@ func CallerIdentity(ctx context.Context) (Identity, error) {
 	return PeerIdentity(info.State)
 }
 
+// IdentityOf tells whom a certificate names. It verifies nothing: for whom is at the
+// other end of a connection there is PeerIdentity.
+func IdentityOf(cert *x509.Certificate) (Identity, error) { return identityOf(cert) }
+
+// URI is the identity as a SPIFFE id.
+func (i Identity) URI() string { return i.uri().String() }
+
 func identityOf(cert *x509.Certificate) (Identity, error) {
 	if len(cert.URIs) != 1 {
 		return Identity{}, fmt.Errorf("certificate %q: has %d URI names, want exactly one like spiffe://CLUSTER/node/NAME", cert.Subject.CommonName, len(cert.URIs))
