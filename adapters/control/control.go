@@ -107,6 +107,7 @@ type Server struct {
 	mux         *http.ServeMux
 	gateway     *runtime.ServeMux
 	crossOrigin *http.CrossOriginProtection
+	bodyWithin  time.Duration // how long a body may take to arrive
 	slots       chan struct{} // one for each open stream
 	closing     chan struct{}
 	once        sync.Once
@@ -117,7 +118,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, mux: http.NewServeMux(), crossOrigin: http.NewCrossOriginProtection(),
+	s := &Server{options: o, mux: http.NewServeMux(), crossOrigin: http.NewCrossOriginProtection(), bodyWithin: bodyTimeout,
 		slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{})}
 	var err error
 	if s.gateway, err = s.newGateway(o.Service); err != nil {
@@ -139,6 +140,7 @@ const (
 	maxHeaderBytes = 16 << 10
 	maxQueryBytes  = 2 << 10
 	headerTimeout  = 5 * time.Second
+	bodyTimeout    = 5 * time.Second
 	idleTimeout    = time.Minute
 	pingAfter      = 15 * time.Second // of silence on an HTTP/2 connection
 	pingTimeout    = 10 * time.Second

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+	quic3 "github.com/quic-go/quic-go/http3"
 	"go.uber.org/goleak"
 
 	"github.com/omnirelay/leadership/adapters/access"
@@ -119,18 +121,35 @@ func (st *site) roots() *x509.CertPool {
 	return pool
 }
 
-// client calls with the certificates given.
-func (st *site) client(h2 bool, certs ...tls.Certificate) *http.Client {
-	var protocols http.Protocols
-	protocols.SetHTTP1(!h2)
-	protocols.SetHTTP2(h2)
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: st.roots(), Certificates: certs}, Protocols: &protocols}
+// The protocols that are served.
+const (
+	http1 = "HTTP/1.1"
+	http2 = "HTTP/2.0"
+	http3 = "HTTP/3.0"
+)
+
+var protocols = []string{http1, http2, http3}
+
+// client calls by one protocol, with the certificates given.
+func (st *site) client(proto string, certs ...tls.Certificate) *http.Client {
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: st.roots(), Certificates: certs}
+	if proto == http3 {
+		// A small window is soon full, and a reader that stopped is alive all the same.
+		tr := &quic3.Transport{TLSClientConfig: config, QUICConfig: &quic.Config{KeepAlivePeriod: 200 * time.Millisecond,
+			InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10, InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 128 << 10}}
+		st.t.Cleanup(func() { _ = tr.Close() })
+		return &http.Client{Transport: tr}
+	}
+	var only http.Protocols
+	only.SetHTTP1(proto == http1)
+	only.SetHTTP2(proto == http2)
+	tr := &http.Transport{TLSClientConfig: config, Protocols: &only}
 	st.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
 
 func (st *site) reader() *http.Client {
-	return st.client(true, st.pair(st.authority.IssueClient(transport.RoleRead)))
+	return st.client(http2, st.pair(st.authority.IssueClient(transport.RoleRead)))
 }
 
 func (st *site) do(c *http.Client, method, path string, header map[string]string, body io.Reader) (answer, string) {
@@ -241,7 +260,7 @@ func TestProblems(t *testing.T) {
 
 func TestOversizeHeadersAreRefused(t *testing.T) {
 	st := newSite(t)
-	c := st.client(false, st.pair(st.authority.IssueClient(transport.RoleRead)))
+	c := st.client(http1, st.pair(st.authority.IssueClient(transport.RoleRead)))
 	resp, _ := st.do(c, "GET", "/control/leaders", map[string]string{"X-Large": strings.Repeat("x", 64<<10)}, nil)
 	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("%d, want 431", resp.StatusCode)
@@ -273,7 +292,7 @@ func TestRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.node.Declare("job")
-	nobody := st.client(true)
+	nobody := st.client(http2)
 	for path, want := range map[string]int{"/control/leaders": 401, "/control/held": 401, "/control/audit": 401, "/control/events/leadership": 401,
 		"/control/scopes": 401, "/control/sessions": 401, "/control/openapi.json": 401, "/control/keys": 404, "/healthz": 200, "/readyz": 200, "/metrics": 200, "/nope": 404} {
 		if resp, text := st.do(nobody, "GET", path, nil, nil); resp.StatusCode != want {
@@ -281,15 +300,15 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	for _, role := range []transport.Role{transport.RoleRead, transport.RoleOperate, transport.RoleAdmin} {
-		c := st.client(true, st.pair(st.authority.IssueClient(role)))
+		c := st.client(http2, st.pair(st.authority.IssueClient(role)))
 		if resp, text := st.do(c, "GET", "/control/leaders", nil, nil); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", role, resp.StatusCode, text)
 		}
 	}
-	if resp, _ := st.do(st.client(true, st.pair(st.authority.IssueNode("node-2"))), "GET", "/control/leaders", nil, nil); resp.StatusCode != http.StatusForbidden {
+	if resp, _ := st.do(st.client(http2, st.pair(st.authority.IssueNode("node-2"))), "GET", "/control/leaders", nil, nil); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a node: %d", resp.StatusCode)
 	}
-	wrong := st.client(true)
+	wrong := st.client(http2)
 	pair := st.pair(foreign.IssueClient(transport.RoleAdmin))
 	wrong.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	if resp, err := wrong.Get(st.url + "/control/leaders"); err == nil {

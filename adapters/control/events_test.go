@@ -25,10 +25,10 @@ type reader struct {
 	stop   context.CancelFunc
 }
 
-func (st *site) connect(h2 bool, query, lastID string) *reader {
+func (st *site) connect(protocol string, query, lastID string) *reader {
 	st.t.Helper()
 	r := &reader{site: st, lastID: lastID}
-	r.open(st.client(h2, st.pair(st.authority.IssueClient(transport.RoleRead))), query)
+	r.open(st.client(protocol, st.pair(st.authority.IssueClient(transport.RoleRead))), query)
 	return r
 }
 
@@ -96,15 +96,14 @@ func (r *reader) want(t *testing.T, want ...string) {
 }
 
 func TestStreamIsSnapshotMarkEvents(t *testing.T) {
-	for _, h2 := range []bool{false, true} {
+	for _, protocol := range protocols {
 		st := newSite(t)
 		st.node.Declare("a", "b")
 		st.node.Expires = 42
 		session := st.node.Join("node-1")
-		r := st.connect(h2, "", "")
+		r := st.connect(protocol, "", "")
 		first := r.next()
-		proto := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[h2]
-		if first.Kind != "SNAPSHOT" || first.Transport != proto || first.Token.ExpiresAt.UnixNano() != 42 || r.lastID != "" {
+		if first.Kind != "SNAPSHOT" || first.Transport != protocol || first.Token.ExpiresAt.UnixNano() != 42 || r.lastID != "" {
 			t.Errorf("first event %+v, last id %q", first, r.lastID)
 		}
 		if second := r.next(); second.Transport != "" || second.Scope != "b" {
@@ -119,7 +118,7 @@ func TestStreamIsSnapshotMarkEvents(t *testing.T) {
 		if r.lastID != "5.2" {
 			t.Errorf("after two events at %q", r.lastID)
 		}
-		if text := st.scrape(); !strings.Contains(text, fmt.Sprintf("mesh_leadership_streams{api=\"sse\",protocol=%q} 1", proto)) {
+		if text := st.scrape(); !strings.Contains(text, fmt.Sprintf("mesh_leadership_streams{api=\"sse\",protocol=%q} 1", protocol)) {
 			t.Errorf("the stream is not counted:\n%s", text)
 		}
 	}
@@ -134,14 +133,14 @@ func TestStreamOfOneScope(t *testing.T) {
 	st := newSite(t)
 	st.node.Declare("a", "b")
 	session := st.node.Join("node-1")
-	r := st.connect(true, "?scope=b", "")
+	r := st.connect(http2, "?scope=b", "")
 	r.want(t, "SNAPSHOT b", "OBSERVED snapshot-end")
 	st.node.Leave(session)
 	st.node.Retire("a", "b")
 	r.want(t, "STEPPED_DOWN b", "SCOPE_RETIRED b")
 	// A retired scope is unknown, but its last events are still owed.
 	r.close()
-	late := st.connect(true, "?scope=b", "5.2")
+	late := st.connect(http2, "?scope=b", "5.2")
 	late.want(t, "SCOPE_RETIRED b")
 }
 
@@ -150,9 +149,9 @@ func TestStreamOfOneScope(t *testing.T) {
 func TestReconnectingMissesNothingAndSeesNothingTwice(t *testing.T) {
 	st := newSite(t)
 	st.node.Declare("a", "b", "c")
-	steady := st.connect(true, "", "")
+	steady := st.connect(http2, "", "")
 	steady.want(t, "OBSERVED snapshot-end")
-	flaky := st.connect(false, "", "")
+	flaky := st.connect(http1, "", "")
 	flaky.want(t, "OBSERVED snapshot-end")
 	const rounds = 40
 	done := make(chan struct{})
@@ -169,7 +168,7 @@ func TestReconnectingMissesNothingAndSeesNothingTwice(t *testing.T) {
 		got = append(got, line(flaky.next()))
 		if i%7 == 0 {
 			flaky.close()
-			flaky = st.connect(i%2 == 0, "", flaky.lastID)
+			flaky = st.connect(protocols[i%3], "", flaky.lastID)
 		}
 	}
 	<-done
@@ -187,7 +186,7 @@ func TestGoneHistoryIsAResync(t *testing.T) {
 	st.node.Declare("job")
 	overrun(st.node)
 	st.node.Join("node-1")
-	r := st.connect(true, "?scope=job", "2.1")
+	r := st.connect(http2, "?scope=job", "2.1")
 	if e := r.next(); e.Kind != "OBSERVED" || e.Reason != core.ReasonResync || e.Transport != "HTTP/2.0" {
 		t.Errorf("first event %+v", e)
 	}
@@ -199,7 +198,7 @@ func TestGoneHistoryIsAResync(t *testing.T) {
 
 func TestSilentStreamGetsComments(t *testing.T) {
 	st := newSite(t, func(o *Options) { o.Heartbeat = 5 * time.Millisecond })
-	r := st.connect(true, "", "")
+	r := st.connect(http2, "", "")
 	r.want(t, "OBSERVED snapshot-end")
 	for alive := 0; alive < 3; {
 		if !r.lines.Scan() {
@@ -213,13 +212,13 @@ func TestSilentStreamGetsComments(t *testing.T) {
 
 // The deadline of one write must not end a stream that is silent after it.
 func TestSilenceOutlastsTheWriteDeadline(t *testing.T) {
-	for _, h2 := range []bool{false, true} {
+	overEach(t, func(t *testing.T, protocol string) {
 		st := newSite(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 200*time.Millisecond, 500*time.Millisecond })
-		r := st.connect(h2, "", "")
+		r := st.connect(protocol, "", "")
 		r.want(t, "OBSERVED snapshot-end")
 		for alive := 0; alive < 2; { // each heartbeat lies behind the deadline of the write before
 			if !r.lines.Scan() {
-				t.Fatalf("HTTP/2 %v: the stream ended: %v", h2, r.lines.Err())
+				t.Fatalf("the stream ended: %v", r.lines.Err())
 			}
 			if r.lines.Text() == ": alive" {
 				alive++
@@ -227,13 +226,23 @@ func TestSilenceOutlastsTheWriteDeadline(t *testing.T) {
 		}
 		st.node.Declare("late")
 		r.want(t, "SCOPE_DECLARED late")
+	})
+}
+
+// overEach runs f over every protocol, at the same time as it is mostly waiting.
+func overEach(t *testing.T, f func(t *testing.T, protocol string)) {
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			f(t, protocol)
+		})
 	}
 }
 
 func TestStreamsAreBounded(t *testing.T) {
 	st := newSite(t, func(o *Options) { o.MaxStreams = 2 })
-	one := st.connect(true, "", "")
-	st.connect(false, "", "")
+	one := st.connect(http2, "", "")
+	st.connect(http1, "", "")
 	resp, text := st.get("/control/events/leadership")
 	if p := read[wire.Problem](t, text); resp.StatusCode != http.StatusServiceUnavailable || p.Code != "overloaded" || resp.Header.Get("Retry-After") != "5" {
 		t.Fatalf("%d %s", resp.StatusCode, text)
@@ -246,16 +255,16 @@ func TestStreamsAreBounded(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	st.connect(true, "", "")
+	st.connect(http2, "", "")
 }
 
 // A reader that keeps its connection and stops reading is cut, and costs no other
 // reader anything.
 func TestStoppedReaderIsCut(t *testing.T) {
-	for _, h2 := range []bool{false, true} {
-		st := newSite(t, func(o *Options) { o.WriteTimeout = time.Second })
-		stopped := st.connect(h2, "", "")
-		live := st.connect(true, "", "")
+	overEach(t, func(t *testing.T, protocol string) {
+		st := newSite(t, func(o *Options) { o.WriteTimeout = 2 * time.Second })
+		stopped := st.connect(protocol, "", "")
+		live := st.connect(http2, "", "")
 		live.want(t, "OBSERVED snapshot-end")
 		deadline := time.Now().Add(40 * time.Second)
 		for len(st.server.slots) == 2 {
@@ -276,12 +285,12 @@ func TestStoppedReaderIsCut(t *testing.T) {
 			t.Error("the cut is not counted")
 		}
 		stopped.close()
-	}
+	})
 }
 
 func TestStreamOfANodeWithoutTheClusterEnds(t *testing.T) {
 	st := newSite(t, func(o *Options) { o.Heartbeat = 5 * time.Millisecond })
-	r := st.connect(true, "", "")
+	r := st.connect(http2, "", "")
 	r.want(t, "OBSERVED snapshot-end")
 	st.node.SetReady("no registrar")
 	for r.lines.Scan() {
@@ -293,7 +302,7 @@ func TestStreamOfANodeWithoutTheClusterEnds(t *testing.T) {
 
 func TestEndStreamsEndsThem(t *testing.T) {
 	st := newSite(t)
-	r := st.connect(true, "", "")
+	r := st.connect(http2, "", "")
 	r.want(t, "OBSERVED snapshot-end")
 	st.server.EndStreams()
 	for r.lines.Scan() {
@@ -311,7 +320,7 @@ func TestAStreamOpenedTooEarlyWaits(t *testing.T) {
 	st := newSite(t)
 	st.node.Declare("job")
 	st.node.SetReady("no registrar")
-	r := st.connect(true, "", "")
+	r := st.connect(http2, "", "")
 	st.node.Join("node-1")
 	st.node.SetReady("")
 	if e := r.next(); e.Kind != "SNAPSHOT" || e.LeaderID != "node-1" {
@@ -323,7 +332,7 @@ func TestAStreamOpenedTooEarlyWaits(t *testing.T) {
 // connection, so a resumed stream names it before the first event.
 func TestAResumedStreamNamesItsPlace(t *testing.T) {
 	st := newSite(t)
-	r := st.connect(false, "", "7.2")
+	r := st.connect(http1, "", "7.2")
 	r.lastID = ""
 	if r.lines.Scan(); r.lines.Text() != "id: 7.2" {
 		t.Errorf("first line %q", r.lines.Text())
@@ -335,7 +344,7 @@ func TestACursorFromNowhereIsResynced(t *testing.T) {
 	st := newSite(t)
 	st.node.Declare("job")
 	st.node.Join("node-1")
-	r := st.connect(false, "", "9999999.1")
+	r := st.connect(http1, "", "9999999.1")
 	var kinds []string
 	for range 3 {
 		e := r.next()

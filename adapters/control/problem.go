@@ -109,6 +109,9 @@ func (s *Server) writeProblem(w *statusWriter, r *http.Request, err error) {
 	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusServiceUnavailable {
 		s.options.Logger.Error("request failed", "path", clip(r.URL.Path), "error", err)
 	}
+	if r.ProtoMajor > 2 {
+		w.Header().Del("Connection") // it has no such thing
+	}
 	w.Header().Set("Content-Type", wire.ProblemContentType)
 	writeJSON(w, problem.Status, problem)
 }

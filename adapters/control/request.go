@@ -112,10 +112,8 @@ func notAllowed(routes []route, method string) error {
 			allow = append(allow, http.MethodHead)
 		}
 	}
-	e := refuse(http.StatusMethodNotAllowed, core.CodeInvalid, "method", "%s is not served here; want %s", clip(method), routes[0].method)
-	if len(routes) > 1 {
-		e.problem.Message = clip(method) + " is not served here; want " + strings.Join(allow, ", ")
-	}
+	slices.Sort(allow)
+	e := refuse(http.StatusMethodNotAllowed, core.CodeInvalid, "method", "%s is not served here; want %s", clip(method), strings.Join(allow, ", "))
 	e.header.Set("Allow", strings.Join(allow, ", "))
 	return e
 }
@@ -126,7 +124,8 @@ func (s *Server) admit(rt route, r *http.Request) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Method != http.MethodPost && r.ContentLength != 0 {
+	// Over HTTP/3 the length of what was not announced is not known to be 0.
+	if r.Method != http.MethodPost && (r.ContentLength > 0 || r.ContentLength < 0 && r.ProtoMajor < 3) {
 		return nil, tooLarge("this endpoint takes no body; send none")
 	}
 	query, err := parseQuery(rt, r.URL.RawQuery)
@@ -166,9 +165,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *request) ([]byte, error) {
 	if err := s.sameSite(r); err != nil {
 		return nil, err
 	}
-	// No other program holds the connection's reading side up for longer than headers may.
+	// The server has no limit of its own on how slowly a body comes in: it serves streams.
 	wire := http.NewResponseController(w)
-	_ = wire.SetReadDeadline(time.Now().Add(headerTimeout))
+	_ = wire.SetReadDeadline(time.Now().Add(s.bodyWithin))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.MaxBody))
 	_ = wire.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
@@ -176,7 +175,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *request) ([]byte, error) {
 	case errors.As(err, &large):
 		return nil, tooLarge("it has more than " + strconv.FormatInt(large.Limit, 10) + " bytes; send less at once")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, refuse(http.StatusRequestTimeout, core.CodeInvalid, "body", "it did not arrive within %v", headerTimeout)
+		return nil, refuse(http.StatusRequestTimeout, core.CodeInvalid, "body", "it did not arrive within %v", s.bodyWithin)
 	case err != nil:
 		return nil, wrong("body", "it broke off")
 	}

@@ -141,6 +141,11 @@ func (n *Node) ReadBarrier(ctx context.Context) error {
 	return n.Barrier(ctx)
 }
 
+// Do writes c as an entry of its own.
+func (n *Node) Do(_ context.Context, c *logpb.Command) (*core.Result, error) {
+	return n.Apply(c)[0], nil
+}
+
 func (n *Node) ExpiresAt(core.SessionID) (int64, bool) { return n.Expires, n.Expires != 0 }
 
 // CheckCursor starts a stream over that is ahead of this node, which holds everything.
