@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,7 +23,15 @@ import (
 	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets tests run side by side whatever the machine: they wait for leases to
+// end and need no processor for it.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // registry is the real one of core, without the log, the keeper of time and the disk:
 // every command is applied at once, every keepalive acknowledged, and sessions expire
@@ -114,15 +123,15 @@ type node struct {
 	address  string
 	server   *grpc.Server
 
-	mu       sync.Mutex
-	welcome  *controlpb.Welcome
-	refusal  error // of every call
-	mute     bool  // it takes everything and says nothing
-	code     core.Code
-	attached int
-	streams  map[*attachment]context.CancelFunc
-	signed   int
-	life     time.Duration // of signed tokens; 0: it signs none
+	mu      sync.Mutex
+	welcome *controlpb.Welcome
+	refusal error // of every call
+	mute    bool  // it takes everything and says nothing
+	code    core.Code
+	called  int // calls of Attach and Subscribe
+	streams map[*attachment]context.CancelFunc
+	signed  int
+	life    time.Duration // of signed tokens; 0: it signs none
 }
 
 // attachment is one stream of a member.
@@ -172,11 +181,11 @@ func (n *node) muted() bool {
 	return n.mute
 }
 
-// attachments is how many there have been.
-func (n *node) attachments() int {
+// calls is how many there have been of Attach and Subscribe.
+func (n *node) calls() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.attached
+	return n.called
 }
 
 // farewell tells every member to go.
@@ -194,8 +203,8 @@ func (n *node) Attach(stream controlpb.LeadershipMemberService_AttachServer) err
 	defer cancel()
 	n.mu.Lock()
 	refusal, welcome := n.refusal, n.welcome
+	n.called++
 	if refusal == nil {
-		n.attached++
 		n.streams[a] = cancel
 	}
 	n.mu.Unlock()
@@ -204,13 +213,30 @@ func (n *node) Attach(stream controlpb.LeadershipMemberService_AttachServer) err
 	}
 	defer n.change(func() { delete(n.streams, a) })
 	a.send(&controlpb.AttachResponse{Kind: &controlpb.AttachResponse_Welcome{Welcome: welcome}})
+	received := make(chan *controlpb.AttachRequest)
+	go func() {
+		defer cancel()
+		for {
+			p, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case received <- p:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	var views sync.WaitGroup
 	defer views.Wait()
 	defer cancel()
 	for {
-		p, err := stream.Recv()
-		if err != nil {
-			return err
+		var p *controlpb.AttachRequest
+		select {
+		case <-ctx.Done():
+			return nil
+		case p = <-received:
 		}
 		m, err := wire.MemberMessageOf(p)
 		if err != nil {
@@ -286,7 +312,7 @@ func (n *node) SignToken(_ context.Context, r *controlpb.SignTokenRequest) (*con
 func (n *node) Subscribe(r *controlpb.LeadershipSubscribeRequest, out grpc.ServerStreamingServer[controlpb.LeadershipEvent]) error {
 	n.mu.Lock()
 	refusal := n.refusal
-	n.attached++
+	n.called++
 	n.mu.Unlock()
 	if refusal != nil {
 		return refusal

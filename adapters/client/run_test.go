@@ -64,6 +64,7 @@ func next[T any](t testing.TB, what string, from <-chan T) (got T) {
 }
 
 func TestRunLeadsUntilItsContextEnds(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a", "b")
 	c := newClient(t, "alice", []*node{r.serve()})
 	lead := stand(t, c, "a", "b")
@@ -107,6 +108,7 @@ func TestRunLeadsUntilItsContextEnds(t *testing.T) {
 
 // A lease is lost by the own clock when no node can be reached, before it is over.
 func TestALeaseEndsByTheClockWhileAllNodesAreGone(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	nodes := []*node{r.serve(), r.serve()}
 	c := newClient(t, "alice", nodes)
@@ -131,6 +133,7 @@ func TestALeaseEndsByTheClockWhileAllNodesAreGone(t *testing.T) {
 
 // The context ends before the lease does.
 func TestTheContextEndsAMarginBeforeTheLease(t *testing.T) {
+	t.Parallel()
 	const margin = 400 * time.Millisecond
 	r := newRegistry(t, "a")
 	n := r.serve()
@@ -158,6 +161,7 @@ func TestTheContextEndsAMarginBeforeTheLease(t *testing.T) {
 // Err reads the clock itself: here nothing else does, as in a process whose timers are
 // late.
 func TestErrReadsTheClock(t *testing.T) {
+	t.Parallel()
 	c := newClient(t, "alice", []*node{{address: "127.0.0.1:1"}})
 	c.until.Store(int64(c.clock.Now().Add(50 * time.Millisecond)))
 	ctx := newLeaseContext(t.Context(), c, Token{Scope: "a", Fence: 7})
@@ -185,6 +189,7 @@ func TestErrReadsTheClock(t *testing.T) {
 
 // A deadline would be wrong after the next renewal, and would swallow those of callers.
 func TestTheContextHasNoDeadlineOfTheLease(t *testing.T) {
+	t.Parallel()
 	c := newClient(t, "alice", []*node{{address: "127.0.0.1:1"}})
 	if at, ok := newLeaseContext(t.Context(), c, Token{}).Deadline(); ok {
 		want, has := t.Context().Deadline()
@@ -195,6 +200,7 @@ func TestTheContextHasNoDeadlineOfTheLease(t *testing.T) {
 }
 
 func TestAHandOverWaitsForTheFunction(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	n := r.serve()
 	alice, bob := newClient(t, "alice", []*node{n}), newClient(t, "bob", []*node{n})
@@ -237,8 +243,10 @@ func (c *Client) session() core.SessionID {
 // A function that returns is called again, when nobody else stands, under a higher
 // fence and not at once.
 func TestAFunctionThatReturnsIsCalledAgainAfterARest(t *testing.T) {
+	t.Parallel()
 	for name, result := range map[string]error{"nil": nil, "an error": errors.New("no luck")} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRegistry(t, "a")
 			c := newClient(t, "alice", []*node{r.serve()})
 			type begun struct {
@@ -269,6 +277,7 @@ func TestAFunctionThatReturnsIsCalledAgainAfterARest(t *testing.T) {
 
 // Another one that stands gets the scope of a function that failed.
 func TestAFunctionThatFailsGivesWayToAnotherMember(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	n := r.serve()
 	alice, bob := newClient(t, "alice", []*node{n}), newClient(t, "bob", []*node{n})
@@ -288,6 +297,7 @@ func TestAFunctionThatFailsGivesWayToAnotherMember(t *testing.T) {
 
 // A leadership that the registry ends is over at once, and the next one is another.
 func TestAnExpiredSessionEndsTheContext(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	c := newClient(t, "alice", []*node{r.serve()})
 	lead := stand(t, c, "a")
@@ -309,6 +319,7 @@ func TestAnExpiredSessionEndsTheContext(t *testing.T) {
 // A function that does not return keeps its scope from being served twice, and what is
 // gained meanwhile is given up again.
 func TestAFunctionIsNeverCalledTwiceAtOnceForAScope(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	c := newClient(t, "alice", []*node{r.serve()})
 	var inside, most atomic.Int32
@@ -336,6 +347,7 @@ func TestAFunctionIsNeverCalledTwiceAtOnceForAScope(t *testing.T) {
 
 // What the registry refuses for good ends Run with the reason.
 func TestRunReturnsARefusal(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	n := r.serve()
 	n.change(func() { n.code = "forbidden" })
@@ -347,6 +359,7 @@ func TestRunReturnsARefusal(t *testing.T) {
 }
 
 func TestRunReturnsWhenEveryNodeDeniesTheCaller(t *testing.T) {
+	t.Parallel()
 	r := newRegistry(t, "a")
 	nodes := []*node{r.serve(), r.serve()}
 	for _, n := range nodes {
@@ -359,6 +372,7 @@ func TestRunReturnsWhenEveryNodeDeniesTheCaller(t *testing.T) {
 }
 
 func TestRunRefusesWhatItCannotStandFor(t *testing.T) {
+	t.Parallel()
 	c := newClient(t, "alice", []*node{{address: "127.0.0.1:1"}})
 	lead := func(context.Context, Token) error { return nil }
 	if err := c.Stand(Scope{ID: "taken"}); err != nil {
@@ -382,6 +396,7 @@ func TestRunRefusesWhatItCannotStandFor(t *testing.T) {
 
 // Many scopes of one namespace by one selector.
 func TestRunLeadsWhatASelectorPicks(t *testing.T) {
+	t.Parallel()
 	var shards []string
 	for i := range 20 {
 		shards = append(shards, fmt.Sprintf("shard/orders/%02d", i))
