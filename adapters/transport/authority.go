@@ -112,6 +112,9 @@ func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 // CertPEM is the authority's own certificate, which verifiers trust.
 func (a *Authority) CertPEM() []byte { return a.pair.Cert }
 
+// KeyPEM is the authority's key, with which anybody can issue.
+func (a *Authority) KeyPEM() []byte { return a.pair.Key }
+
 // Save writes the authority's certificate and key; see Pair.Save.
 func (a *Authority) Save(certPath, keyPath string) error { return a.pair.Save(certPath, keyPath) }
 

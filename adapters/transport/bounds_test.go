@@ -340,13 +340,9 @@ func TestConnectionsAreCountedTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	closedWithin(t, s.rawTCP(), soon)
-	began := time.Now()
 	var refused *quic.TransportError
 	if _, err := s.rawQUIC(nil); !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
 		t.Errorf("a fourth over QUIC: %v", err)
-	}
-	if took := time.Since(began); took > soon {
-		t.Errorf("the refusal took %v", took)
 	}
 	if got := s.grpc.Stats(); got.Connections != 3 || got.Refused < 2 {
 		t.Errorf("have %+v", got)

@@ -85,13 +85,13 @@ func TestStreamsOfEitherKind(t *testing.T) {
 
 func TestACancelledCallEndsAtOnceAtBothEnds(t *testing.T) {
 	bothWays(t, func(t *testing.T, p Preference, _ string) {
-		ended := make(chan error, 1)
+		ended := make(chan struct{})
 		s := serveGRPC(t, &testService{duplex: func(stream testpb.TestService_FullDuplexCallServer) error {
 			if err := stream.SendHeader(metadata.MD{}); err != nil {
 				return err
 			}
 			<-stream.Context().Done()
-			ended <- stream.Context().Err()
+			close(ended)
 			return stream.Context().Err()
 		}}, Limits{})
 		ctx, cancel := context.WithCancel(patient(t))

@@ -90,7 +90,7 @@ func (rt *RoundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New(address + ": no HTTP/3")
 	}
 	response, err := rt.tcp.RoundTrip(r)
-	if err == nil && rt.o.AfterAltSvc && offersHTTP3(response.Header) {
+	if err == nil && rt.o.AfterAltSvc && offersHTTP3(response.Header, address) {
 		rt.offered(address)
 	}
 	return response, err
@@ -175,12 +175,14 @@ func closeBody(r *http.Request) {
 	}
 }
 
-// offersHTTP3 reads Alt-Svc. Only an offer on the own port counts: a connection
-// elsewhere is nothing the caller asked for.
-func offersHTTP3(h http.Header) bool {
+// offersHTTP3 reads Alt-Svc. Only an offer of the same host and port counts: a
+// connection elsewhere is nothing the caller asked for.
+func offersHTTP3(h http.Header, address string) bool {
+	want := `h3=":` + address[strings.LastIndexByte(address, ':')+1:] + `"`
 	for _, value := range h.Values("Alt-Svc") {
 		for offer := range strings.SplitSeq(value, ",") {
-			if strings.HasPrefix(strings.TrimSpace(offer), `h3="`) {
+			offer, _, _ = strings.Cut(offer, ";")
+			if strings.TrimSpace(offer) == want {
 				return true
 			}
 		}
