@@ -52,7 +52,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	leaders := newGroup("leaders", "Who leads what", newStatusCommand())
-	root.AddCommand(newGroup("mesh", "The cluster's control plane", leaders), newKeysCommand(), newVersionCommand())
+	root.AddCommand(newGroup("mesh", "The cluster's control plane", leaders), newKeysCommand(), newCertCommand(), newVersionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; try %s --help", err, cmd.CommandPath())
 	})
