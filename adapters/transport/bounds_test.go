@@ -67,7 +67,7 @@ func TestAnUnreadStreamHoldsLittle(t *testing.T) {
 		}
 		// They send until nothing moves any more. Unbounded they would send on: some
 		// hundred megabytes in this time.
-		for last := int64(-1); sent.Load() != last; time.Sleep(soon) {
+		for last := int64(-1); sent.Load() != last; time.Sleep(500 * time.Millisecond) {
 			if last = sent.Load(); last > 100<<20 {
 				break
 			}
@@ -115,6 +115,7 @@ func sendUntil(t *testing.T, stream testpb.TestService_FullDuplexCallClient, siz
 // TestResetStreamsKeepTheirPlace: a caller that begins calls and resets them at once
 // does not get more handlers than it may have.
 func TestResetStreamsKeepTheirPlace(t *testing.T) {
+	t.Parallel()
 	const streams, attempts = 5, 40
 	var running, most atomic.Int32
 	release := make(chan struct{})
@@ -158,6 +159,7 @@ func TestResetStreamsKeepTheirPlace(t *testing.T) {
 
 // TestAReaderThatStops is cut, and holds up no graceful end.
 func TestAReaderThatStops(t *testing.T) {
+	t.Parallel()
 	const timeout = 200 * time.Millisecond
 	ended := make(chan error, 1)
 	sent := make(chan struct{}, 1_000_000)
@@ -190,6 +192,7 @@ func TestAReaderThatStops(t *testing.T) {
 
 // TestASlowReaderIsNotCut: the deadline is for each message, not for the stream.
 func TestASlowReaderIsNotCut(t *testing.T) {
+	t.Parallel()
 	const timeout = 150 * time.Millisecond
 	next := make(chan struct{})
 	s := serveGRPC(t, &testService{output: func(_ *testpb.StreamingOutputCallRequest, stream testpb.TestService_StreamingOutputCallServer) error {
@@ -244,6 +247,7 @@ func beClient() error {
 
 // TestAKilledClientIsNoticed within the idle time-out, not QUIC's usual half minute.
 func TestAKilledClientIsNoticed(t *testing.T) {
+	t.Parallel()
 	reading, ended := make(chan struct{}), make(chan struct{})
 	s := serveGRPC(t, &testService{duplex: func(stream testpb.TestService_FullDuplexCallServer) error {
 		if _, err := stream.Recv(); err != nil {
@@ -332,6 +336,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // TestConnectionsAreCountedTogether: TCP and QUIC share the limit, and a place is
 // free again when its connection is over.
 func TestConnectionsAreCountedTogether(t *testing.T) {
+	t.Parallel()
 	s := serveGRPC(t, &testService{}, Limits{Connections: 8, ConnectionsPerSource: 3})
 	first, second := s.rawTCP(), s.rawTCP()
 	eventually(t, "two connections", func() bool { return s.grpc.Stats().Connections == 2 })
@@ -389,6 +394,7 @@ func TestForgedSendersCannotUseUpAnothersQuota(t *testing.T) {
 
 // TestHandshakesThatNeverEnd, on every way in.
 func TestHandshakesThatNeverEnd(t *testing.T) {
+	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	sites := map[string]*site{
 		"grpc": serveGRPC(t, &testService{}, Limits{HandshakeTimeout: timeout}),
@@ -474,6 +480,7 @@ func (r *retries) ReadFrom(p []byte) (int, net.Addr, error) {
 // TestAddressesAreProvedUnderLoad: beyond the free handshakes a caller must show that
 // it receives where it sends from; it is served all the same.
 func TestAddressesAreProvedUnderLoad(t *testing.T) {
+	t.Parallel()
 	s := serveGRPC(t, &testService{}, Limits{FreeHandshakes: 1})
 	for _, wanted := range []bool{false, true} {
 		socket, err := net.ListenUDP("udp4", nil)
@@ -506,6 +513,7 @@ func TestAddressesAreProvedUnderLoad(t *testing.T) {
 // TestConnectionsWithoutACallAreClosed, also one that began a call and never ends its
 // header.
 func TestConnectionsWithoutACallAreClosed(t *testing.T) {
+	t.Parallel()
 	const unused = 400 * time.Millisecond
 	s := serveWeb(t, okHandler, Limits{UnusedTimeout: unused})
 	silent, err := s.rawQUIC(nil)
