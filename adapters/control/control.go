@@ -47,7 +47,7 @@ const (
 
 var openable = []string{EndpointHeld, EndpointLeaders, EndpointEvents, EndpointAudit, EndpointMetrics, EndpointOpenAPI}
 
-// Options settle one Server. All fields are needed, save Open and Keys.
+// Options settle one Server. All fields are needed, save Open, Keys and Hint.
 type Options struct {
 	Source  Source
 	Service Service
@@ -55,13 +55,13 @@ type Options struct {
 	Gate    access.Gate
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
-	// Cluster is not used any more.
-	Cluster string
 	// Open lists the endpoints that need no credential, beside healthz, readyz and keys.
 	Open []string
 	// Keys are the public keys of signed tokens, as a JSON Web Key Set; nil: no tokens
 	// are signed.
 	Keys func() []byte
+	// Hint names another node that may serve, as node, grpc and http; nil: no hints.
+	Hint func() map[string]string
 	// Boottime reads CLOCK_BOOTTIME in nanoseconds.
 	Boottime func() int64
 	// MaxStreams bounds the event streams open at the same time.

@@ -198,6 +198,23 @@ func TestRefusalsOfOperations(t *testing.T) {
 	}
 }
 
+func TestANodeThatCannotServeNamesAnother(t *testing.T) {
+	st := newSite(t, func(o *Options) {
+		o.Hint = func() map[string]string { return map[string]string{"node": "node-2", "http": "b:1"} }
+	})
+	for err, want := range map[error]string{
+		&core.Error{Code: core.CodeUnavailable, Message: "m"}:   "node-2",
+		&core.Error{Code: core.CodeNotFound, Message: "m"}:      "",
+		&access.Exceeded{What: "requests", RetryAfter: 1 << 30}: "",
+	} {
+		st.service.reply = func(context.Context, proto.Message) (proto.Message, error) { return nil, err }
+		_, text := st.post("/control/transfer", `{}`)
+		if p := read[hintedProblem](t, text); p.Elsewhere["node"] != want {
+			t.Errorf("%v: %s", err, text)
+		}
+	}
+}
+
 func TestACallerMaySetADeadline(t *testing.T) {
 	st := newSite(t)
 	st.service.reply = func(ctx context.Context, _ proto.Message) (proto.Message, error) {

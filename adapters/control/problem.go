@@ -113,7 +113,27 @@ func (s *Server) writeProblem(w *statusWriter, r *http.Request, err error) {
 		w.Header().Del("Connection") // it has no such thing
 	}
 	w.Header().Set("Content-Type", wire.ProblemContentType)
-	writeJSON(w, problem.Status, problem)
+	writeJSON(w, problem.Status, s.hinted(problem, err))
+}
+
+// hintedProblem also says where else to go.
+type hintedProblem struct {
+	wire.Problem
+	Elsewhere map[string]string `json:"elsewhere,omitempty"`
+}
+
+// hinted adds another node where it is this one that cannot serve. A caller that is over
+// its own limits is sent nowhere.
+func (s *Server) hinted(p wire.Problem, err error) hintedProblem {
+	var e *core.Error
+	if s.options.Hint == nil || !errors.As(err, &e) {
+		return hintedProblem{Problem: p}
+	}
+	switch e.Code {
+	case core.CodeUnavailable, core.CodeOverloaded, core.CodeHalted:
+		return hintedProblem{p, s.options.Hint()}
+	}
+	return hintedProblem{Problem: p}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
