@@ -71,6 +71,7 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step unit ci/unit $(STORES)
 	@ci/step race go test -race -short -timeout 5m $(RACE)
 	@ci/step stores go test -race -short -p 4 -timeout 8m $(STORES)
+	@ci/step fuzz ci/fuzz --fresh 2s
 	@ci/step selftest bin/simrun selftest
 	@ci/step determinism bin/simrun determinism --seeds 1..15
 	@ci/step determinism-cas bin/simrun determinism --log cas --seeds 1..15
@@ -85,7 +86,7 @@ sim: build ## Simulate new seeds for SIM_BUDGET (10m)
 	bin/simrun swarm --log cas --budget $(SIM_BUDGET)
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZ_TIME (30s)
+fuzz: ## Run every fuzz target for FUZZ_TIME (30s), two at once, going on from earlier runs
 	ci/fuzz $(FUZZ_TIME)
 
 .PHONY: chaos

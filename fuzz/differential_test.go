@@ -139,6 +139,9 @@ func (s *site) compare(t *testing.T, who string, o operation, data []byte) {
 	}
 	byGRPC := s.askGRPC(t, who, o, request)
 	byHTTP := s.askHTTP(t, o, httpRequest)
+	if byGRPC.reason == "denied" && byHTTP.reason == "invalid" {
+		return // the form of a path and a query is read before anybody asks for a role
+	}
 	if byGRPC != byHTTP {
 		t.Fatalf("%s %v\ngRPC %+v\nHTTP %+v", o.grpc, request, byGRPC, byHTTP)
 	}
@@ -147,8 +150,8 @@ func (s *site) compare(t *testing.T, who string, o operation, data []byte) {
 // prepare names what a node would name at random, and keeps a request from waiting for
 // what never comes. It is false for what JSON cannot say.
 func (s *site) prepare(m *dynamicpb.Message) bool {
-	if len(m.GetUnknown()) > 0 {
-		m.SetUnknown(nil)
+	if hasUnknown(m) {
+		return false
 	}
 	fields := m.Descriptor().Fields()
 	for _, name := range []protoreflect.Name{"request_id", "correlation_id"} {
@@ -162,6 +165,36 @@ func (s *site) prepare(m *dynamicpb.Message) bool {
 		m.Set(field, protoreflect.ValueOfUint64(revision))
 	}
 	return true
+}
+
+// hasUnknown finds fields and values of a later version of the schema: JSON is read by
+// names, and has none for them.
+func hasUnknown(m protoreflect.Message) (found bool) {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		of := func(v protoreflect.Value) bool {
+			switch field.Kind() {
+			case protoreflect.EnumKind:
+				return field.Enum().Values().ByNumber(v.Enum()) == nil
+			case protoreflect.MessageKind:
+				return hasUnknown(v.Message())
+			}
+			return false
+		}
+		switch {
+		case field.IsMap(): // of texts
+		case field.IsList():
+			for i := range v.List().Len() {
+				found = found || of(v.List().Get(i))
+			}
+		default:
+			found = of(v)
+		}
+		return !found
+	})
+	return found
 }
 
 // jsonRequest says the same in JSON; nil when that cannot be said.
