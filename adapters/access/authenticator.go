@@ -2,7 +2,9 @@ package access
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -256,13 +258,14 @@ func (a *Authenticator) apply(c *Caller, name string) (known bool, err error) {
 	return known, nil
 }
 
-// clipName makes text fit for an actor in the audit. What is longer than that keeps
-// its beginning; Key tells callers apart.
+// clipName makes text fit for an actor in the audit. What does not fit keeps its
+// beginning, and a digest by which it still differs from every other.
 func clipName(text string) string {
 	const most = core.MaxActor / 2
-	text = printable(text)
-	if len(text) > most {
-		text = printable(text[:most])
+	fit := printable(text[:min(len(text), most)])
+	if fit == text {
+		return text
 	}
-	return text
+	sum := sha256.Sum256([]byte(text))
+	return fit + "~" + hex.EncodeToString(sum[:8])
 }

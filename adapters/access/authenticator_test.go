@@ -342,9 +342,23 @@ func TestARefusalFillsNoLog(t *testing.T) {
 			t.Errorf("%d bytes: %.100q", len(err.Error()), err)
 		}
 	}
-	e := newAuthority(t, testCluster).show(t, transport.Identity{Kind: transport.KindClient, Role: transport.RoleRead, Name: "a\nb" + strings.Repeat("ü", 300)})
-	got, err := auth.Authenticate(t.Context(), e)
-	if err != nil || len(got.Name) > core.MaxActor || printable(got.Name) != got.Name {
-		t.Errorf("%q, %v", got.Name, err)
+	names := map[string]bool{}
+	for _, name := range []string{"a\nb", "a?b", "a\tb"} {
+		e := newAuthority(t, testCluster).show(t, transport.Identity{Kind: transport.KindClient, Role: transport.RoleRead, Name: name})
+		got, err := auth.Authenticate(t.Context(), e)
+		if err != nil || len(got.Name) > core.MaxActor || printable(got.Name) != got.Name {
+			t.Errorf("%q, %v", got.Name, err)
+		}
+		names[got.Name] = true
+	}
+	for _, text := range []string{long, long + "x", strings.Repeat("ü", 300), strings.Repeat("ü", 301)} {
+		name := clipName(text)
+		if len(name) > core.MaxActor-len("subject/") || printable(name) != name {
+			t.Errorf("%q", name)
+		}
+		names[name] = true
+	}
+	if len(names) != 7 {
+		t.Errorf("callers that differ are named alike: %v", names)
 	}
 }
