@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net/http"
 	"regexp"
@@ -179,13 +180,17 @@ func badCertificates(t *testing.T, c *harness.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	node, err := c.Authority.IssueNode("node-2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	read, other, none := issue(t, c.Authority, transport.RoleRead), issue(t, stranger, transport.RoleRead), transport.Pair{}
 
 	a, err := harness.Ask(c.ClientOf(none), 5*time.Second, http.MethodGet, n.URL+"/control/leaders", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if problem, err := a.Problem(); err != nil || a.Status != http.StatusUnauthorized || problem.Field != "certificate" {
+	if problem, err := a.Problem(); err != nil || a.Status != http.StatusUnauthorized || problem.Code != "unauthenticated" {
 		t.Errorf("HTTP without a certificate: status %d, %s", a.Status, a.Body)
 	}
 	if a, err = harness.Ask(c.ClientOf(none), 5*time.Second, http.MethodGet, n.URL+"/readyz", nil, nil); err != nil || a.Status != http.StatusOK {
@@ -205,6 +210,8 @@ func badCertificates(t *testing.T, c *harness.Cluster) {
 		{"HTTP, another authority's", ask(c.ClientTLS(other)), "certificate", ""},
 		{"HTTP, an old version of TLS", ask(old), "protocol version", ""},
 		{"gRPC, no certificate", subscribe(c.ClientTLS(none)), "no client certificate was presented", ""},
+		{"HTTP, a node's certificate", ask(c.ClientTLS(node)), "nodes call nodes", ""},
+		{"gRPC, a node's certificate", subscribe(c.ClientTLS(node)), "nodes call nodes", ""},
 		{"gRPC, another authority's", subscribe(c.ClientTLS(other)), "certificate", "certificate signed by unknown authority"},
 		{"peer, no certificate", exchange(c.ClientTLS(none)), "certificate", "client didn't provide a certificate"},
 		{"peer, another authority's", exchange(c.ClientTLS(nodeOfStranger)), "certificate", "certificate signed by unknown authority"},
@@ -236,7 +243,10 @@ func refusedClearly(t *testing.T, n *harness.Node, what string, call func() erro
 func askTLS(t *testing.T, n *harness.Node, config *tls.Config) error {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
 	t.Cleanup(client.CloseIdleConnections)
-	_, err := harness.Ask(client, 5*time.Second, http.MethodGet, n.URL+"/control/leaders", nil, nil)
+	a, err := harness.Ask(client, 5*time.Second, http.MethodGet, n.URL+"/control/leaders", nil, nil)
+	if err == nil && a.Status != http.StatusOK {
+		return errors.New(string(a.Body))
+	}
 	return err
 }
 
