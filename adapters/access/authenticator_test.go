@@ -313,6 +313,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 			}
 		}
 	}
+	worker := Caller{Name: "member/a", Member: "a", Grants: []Grant{{Kind: "custom"}}}
+	wantDenied(t, worker.MayStand(&logpb.Selector{Id: "job"}, 0), false, "an id says nothing of kind and labels")
+	if err := worker.MayStand(&logpb.Selector{Id: "job", Kind: "custom"}, 0); err != nil {
+		t.Error(err)
+	}
 	var nobody Caller
 	for _, err := range []error{nobody.MayRead(), nobody.MayOperate(), nobody.MayAdmin(), nobody.MayActAs(""), nobody.MayStand(nil, 0)} {
 		wantDenied(t, err, true, "nobody has no role")

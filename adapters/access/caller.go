@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
 )
 
@@ -70,7 +71,11 @@ func (c Caller) MayStand(sel *logpb.Selector, priority int32) error {
 			return nil
 		}
 	}
-	return c.denied(fmt.Sprintf("a grant for %s at priority %d", describe(sel), priority), "no grant of this member covers it whole")
+	reason := "no grant of this member covers it whole"
+	if sel.GetId() != "" && sel.GetKind() == "" && !strings.HasPrefix(sel.GetId(), core.KindShard+"/") {
+		reason += "; an id says nothing of kind and labels: where a grant names those, let the selector name them too"
+	}
+	return c.denied(fmt.Sprintf("a grant for %s at priority %d", describe(sel), priority), reason)
 }
 
 func (c Caller) denied(want, reason string) *Denied {
