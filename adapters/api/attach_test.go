@@ -93,6 +93,7 @@ func opening(id, member, scope string, priority int32) *controlpb.AttachRequest 
 
 // A member acts on a stream as itself and for what its grants cover, and on nothing else.
 func TestAStreamIsOneMembers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	w.declare("job", "secret")
 	mine, others := w.nodes[0].member("worker-1"), w.nodes[0].member("worker-2")
@@ -145,6 +146,7 @@ func TestAStreamIsOneMembers(t *testing.T) {
 }
 
 func TestOnlyMembersAttach(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	for _, role := range []transport.Role{transport.RoleRead, transport.RoleOperate, transport.RoleAdmin} {
 		refused(t, string(role), w.nodes[0].client(role).attach().end(), codes.PermissionDenied, "denied")
@@ -155,6 +157,7 @@ func TestOnlyMembersAttach(t *testing.T) {
 }
 
 func TestMalformedMessagesEndAStream(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	for label, p := range map[string]*controlpb.AttachRequest{
 		"nothing":        {},
@@ -171,6 +174,7 @@ func TestMalformedMessagesEndAStream(t *testing.T) {
 }
 
 func TestKeepalivesOfAnEndedSessionSaySo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	c := w.nodes[0].member("worker-1")
 	session := c.open("worker-1", "job")
@@ -201,6 +205,7 @@ func TestKeepalivesOfAnEndedSessionSaySo(t *testing.T) {
 }
 
 func TestFloodEndsItsStreamAndNoOther(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	c, quiet := w.nodes[0].member("worker-1"), w.nodes[0].member("worker-2")
 	flooding, session := c.attach(), c.open("worker-1", "job")
@@ -224,6 +229,7 @@ func TestFloodEndsItsStreamAndNoOther(t *testing.T) {
 }
 
 func TestSessionsOfOneStreamAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, func(s settings) { s.options.SessionsPerMember = 100 })
 	c := w.nodes[0].member("worker-1")
 	r := c.attach()
@@ -253,6 +259,7 @@ func TestSessionsOfOneStreamAreBounded(t *testing.T) {
 }
 
 func TestSessionsOfOneMemberAreBounded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, func(s settings) { s.options.SessionsPerMember, s.limits.SessionsPerMember = 2, 1 })
 	c := w.nodes[0].member("worker-1")
 	ask := openRequest("worker-1", "job")
@@ -306,6 +313,7 @@ func TestSessionsOfOneMemberAreBounded(t *testing.T) {
 
 // A member that stops reading is cut. Meanwhile others are served.
 func TestStoppedReaderIsCut(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{}) // closed when the stream gave its places back
 	w := newWorld(t, 1, func(s settings) {
 		s.options.WriteTimeout = 300 * time.Millisecond
@@ -362,6 +370,7 @@ func TestStoppedReaderIsCut(t *testing.T) {
 }
 
 func TestFarewellNamesOtherNodes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	r := w.nodes[0].member("worker-1").attach()
 	r.next(func(m *controlpb.AttachResponse) bool { return m.GetWelcome() != nil })
@@ -376,6 +385,7 @@ func TestFarewellNamesOtherNodes(t *testing.T) {
 
 // A node that has lost the others sends its members away.
 func TestNodeThatLostTouchSendsMembersAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	r := w.nodes[0].member("worker-1").attach()
 	r.next(func(m *controlpb.AttachResponse) bool { return m.GetWelcome() != nil })
@@ -386,6 +396,7 @@ func TestNodeThatLostTouchSendsMembersAway(t *testing.T) {
 
 // Who sends no more is still answered.
 func TestRepliesComeAfterTheLastRequest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	r := w.nodes[1].member("worker-1").attach()
 	if err := r.stream.Send(opening("r1", "worker-1", "job", 1)); err != nil {
@@ -416,6 +427,7 @@ func (q *quietStream) Recv() (*controlpb.AttachRequest, error) {
 }
 
 func TestStreamEndsWithItsCredential(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	ctx, cancel := context.WithCancel(w.ctx())
 	defer cancel()

@@ -154,6 +154,7 @@ func (d *driven) run(c *caller) (cut func() error) {
 }
 
 func TestMemberLeadsOverAStream(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	w.declare("job", "other")
 	d := newDriven(t, "worker-1", "life-1", 2*time.Second, "job")

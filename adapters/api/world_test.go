@@ -92,7 +92,7 @@ func newWorld(t *testing.T, n int, edit ...func(settings)) *world {
 }
 
 func (n *node) ready() (ready bool) {
-	n.View(func(_ *core.Registry, s core.Status) { ready = s.Ready })
+	n.View(func(_ *core.Registry, s core.Status) { ready = s.Ready && s.Version == core.ProtocolVersion })
 	return ready
 }
 
