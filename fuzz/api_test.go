@@ -50,7 +50,7 @@ type site struct {
 	callers            []string
 }
 
-func newSite(f *testing.F) *site {
+func newSite(f testing.TB) *site {
 	f.Helper()
 	k := newKey(f)
 	file := filepath.Join(f.TempDir(), "jwks.json")
@@ -66,7 +66,7 @@ func newSite(f *testing.F) *site {
 }
 
 // gate lets everybody pass who shows a good token, as often as he likes.
-func gate(f *testing.F, keys string) access.Gate {
+func gate(f testing.TB, keys string) access.Gate {
 	f.Helper()
 	authenticator, err := access.New(access.Options{Cluster: "demo", Bearer: access.Bearer{JWKS: keys}})
 	if err != nil {
@@ -81,7 +81,7 @@ func gate(f *testing.F, keys string) access.Gate {
 	return access.Gate{Authenticator: authenticator, Limiter: limiter}
 }
 
-func service(f *testing.F, n *node) *api.Service {
+func service(f testing.TB, n *node) *api.Service {
 	f.Helper()
 	s, err := api.New(api.Options{Source: n, Attach: n.attach, Signer: plainSigner{}, Reserved: []string{"node-1"}, SessionsPerMember: 4,
 		Cluster: "demo", NodeID: "node-1", Window: 10 * time.Second, WriteTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)})
@@ -95,7 +95,7 @@ func metricsOf(n *node) *telemetry.Metrics {
 	return telemetry.NewMetrics(telemetry.Options{Logger: slog.New(slog.DiscardHandler), View: n.View})
 }
 
-func (s *site) serveHTTP(f *testing.F, g access.Gate) {
+func (s *site) serveHTTP(f testing.TB, g access.Gate) {
 	f.Helper()
 	server, err := control.New(control.Options{Source: s.httpNode, Service: service(f, s.httpNode), Gate: g, Metrics: metricsOf(s.httpNode),
 		Logger: slog.New(slog.DiscardHandler), Boottime: func() int64 { return 1 }, MaxStreams: 4, WriteTimeout: 10 * time.Second,
@@ -106,7 +106,7 @@ func (s *site) serveHTTP(f *testing.F, g access.Gate) {
 	s.http = server.Handler()
 }
 
-func (s *site) serveGRPC(f *testing.F, g access.Gate) {
+func (s *site) serveGRPC(f testing.TB, g access.Gate) {
 	f.Helper()
 	server, err := rpc.New(rpc.Options{Source: s.grpcNode, Service: service(f, s.grpcNode), Gate: g, Metrics: metricsOf(s.grpcNode),
 		Logger: slog.New(slog.DiscardHandler), MaxStreams: 4, WriteTimeout: 10 * time.Second, RenewalInterval: time.Second})

@@ -99,25 +99,73 @@ func FuzzSameAnswers(f *testing.F) {
 	s := newSite(f)
 	all := operations()
 	for i, o := range all {
-		if len(o.examples) == 0 {
-			f.Errorf("no example of %s", o.in.FullName())
-		}
 		for _, m := range o.examples {
-			for caller := range s.callers {
-				f.Add(uint8(caller), uint8(i), marshal(f, m), uint8(i), marshal(f, m))
-			}
+			f.Add(o.caller(), uint8(i), marshal(f, m), uint8(i), marshal(f, m))
 		}
 	}
 	f.Fuzz(func(t *testing.T, caller, first uint8, a []byte, second uint8, b []byte) {
-		s.grpcNode.begin(t)
-		s.httpNode.begin(t)
+		s.begin(t)
 		who := s.callers[int(caller)%len(s.callers)]
 		s.compare(t, who, all[int(first)%len(all)], a)
 		s.compare(t, who, all[int(second)%len(all)], b)
-		if s.grpcNode.hash() != s.httpNode.hash() {
-			t.Fatal("the nodes are in different states")
-		}
+		s.wantSameState(t)
 	})
+}
+
+// TestSameAnswersToEverybody makes every example twice, as every kind of caller.
+func TestSameAnswersToEverybody(t *testing.T) {
+	s := newSite(t)
+	for _, o := range operations() {
+		if len(o.examples) == 0 {
+			t.Errorf("no example of %s", o.in.FullName())
+		}
+		for _, m := range o.examples {
+			for i, who := range s.callers {
+				s.begin(t)
+				got, compared := s.compare(t, who, o, marshal(t, m))
+				again, _ := s.compare(t, who, o, marshal(t, m))
+				s.wantSameState(t)
+				if i == int(o.caller()) && (!compared || got.body == "" && !o.refused(m)) {
+					t.Errorf("%s %v is refused by both: %+v, then %+v", o.grpc, m, got, again)
+				}
+			}
+		}
+	}
+}
+
+// caller is who may call o: an administrator, or a member.
+func (o operation) caller() uint8 {
+	if strings.Contains(o.grpc, "MemberService") {
+		return 1
+	}
+	return 0
+}
+
+// refused is true for the examples that nobody may ask.
+func (o operation) refused(m proto.Message) bool {
+	switch r := m.(type) {
+	case *controlpb.KeepAliveRequest:
+		return r.Session == 2 // it has ended
+	case *controlpb.CloseSessionRequest:
+		return r.Session == 3 // of another member
+	case *controlpb.StandRequest:
+		return r.Priority > 10 // more than is granted
+	case *controlpb.ListLeadersRequest:
+		return r.Scope == "none"
+	}
+	return false
+}
+
+func (s *site) begin(t testing.TB) {
+	s.grpcNode.begin(t)
+	s.httpNode.begin(t)
+}
+
+func (s *site) wantSameState(t *testing.T) {
+	t.Helper()
+	if s.grpcNode.hash() != s.httpNode.hash() {
+		t.Fatal("the nodes are in different states")
+	}
 }
 
 // outcome is what a caller is told.
@@ -127,24 +175,27 @@ type outcome struct {
 	body                string // as Proto JSON; empty for refusals
 }
 
-func (s *site) compare(t *testing.T, who string, o operation, data []byte) {
+// compare asks both nodes and returns what they told. compared is false for what cannot
+// be said in JSON.
+func (s *site) compare(t *testing.T, who string, o operation, data []byte) (told outcome, compared bool) {
 	t.Helper()
 	request := dynamicpb.NewMessage(o.in)
 	if proto.Unmarshal(data, request) != nil || !s.prepare(request) {
-		return
+		return outcome{}, false
 	}
 	httpRequest := s.jsonRequest(t, who, o, request)
 	if httpRequest == nil {
-		return
+		return outcome{}, false
 	}
 	byGRPC := s.askGRPC(t, who, o, request)
 	byHTTP := s.askHTTP(t, o, httpRequest)
 	if byGRPC.reason == "denied" && byHTTP.reason == "invalid" {
-		return // the form of a path and a query is read before anybody asks for a role
+		return byGRPC, true // the form of a path and a query is read before anybody asks for a role
 	}
 	if byGRPC != byHTTP {
 		t.Fatalf("%s %v\ngRPC %+v\nHTTP %+v", o.grpc, request, byGRPC, byHTTP)
 	}
+	return byGRPC, true
 }
 
 // prepare names what a node would name at random, and keeps a request from waiting for

@@ -20,7 +20,7 @@ type key struct {
 	public  []byte // JWK Set
 }
 
-func newKey(f *testing.F) key {
+func newKey(f testing.TB) key {
 	f.Helper()
 	k := key{private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
 	sum, err := (&jose.JSONWebKey{Key: k.private.Public()}).Thumbprint(crypto.SHA256)
