@@ -62,6 +62,8 @@ var rooms = []room{
 		why:   "what the API does is written once, and knows none of the ways it is called by"},
 	{path: "adapters/client", may: []string{"core", "core/logpb", "wire", "adapters/clock", "adapters/fence", "adapters/transport"},
 		why: "a member is linked with the protocol's side of members, and nothing of the registry's"},
+	{path: "adapters/client/examples", may: []string{"core", "wire", "adapters/client", "adapters/clock", "adapters/fence", "adapters/signing", "adapters/transport"},
+		why: "shows what a service can do with what a service has"},
 	{path: "adapters/control", may: []string{"core", "core/logpb", "wire", "docs", "adapters/access", "adapters/telemetry", "adapters/transport"},
 		tests: []string{"adapters/control/controltest", "adapters/api"},
 		why:   "serves what it is handed over HTTP, beside gRPC and not on top of it"},

@@ -124,8 +124,8 @@ func (c *Client) Stand(s Scope) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing {
-		return ErrClosed
+	if err := c.mayStand(); err != nil {
+		return err
 	}
 	if c.runFor(sel) != nil {
 		return fmt.Errorf("scope: %v is stood for by a Run already", s)
@@ -137,6 +137,17 @@ func (c *Client) Stand(s Scope) error {
 		c.manual = append(c.manual, sel)
 	}
 	c.start()
+	return nil
+}
+
+// mayStand is nil unless the client is closed, or made to watch only. mu is held.
+func (c *Client) mayStand() error {
+	switch {
+	case c.closing:
+		return ErrClosed
+	case c.o.MemberID == "":
+		return errors.New("memberId: missing; a client without one can only watch")
+	}
 	return nil
 }
 

@@ -379,7 +379,6 @@ func TestOptionsAreChecked(t *testing.T) {
 		"no endpoint":        func(o *Options) { o.Endpoints = nil },
 		"too many endpoints": func(o *Options) { o.Endpoints = slices.Repeat(o.Endpoints, MaxEndpoints+1) },
 		"a bad endpoint":     func(o *Options) { o.Endpoints = []string{"127.0.0.1"} },
-		"no member id":       func(o *Options) { o.MemberID = "" },
 		"a bad member id":    func(o *Options) { o.MemberID = "a b" },
 		"a short TTL":        func(o *Options) { o.TTL = core.MinTTL - 1 },
 		"a long TTL":         func(o *Options) { o.TTL = core.MaxTTL + 1 },
@@ -394,6 +393,17 @@ func TestOptionsAreChecked(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 			_ = c.Close()
 		}
+	}
+}
+
+func TestAClientWithoutAMemberIDOnlyWatches(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, "", []*node{{address: "127.0.0.1:1"}})
+	if err := c.Stand(Scope{ID: "a"}); err == nil {
+		t.Error("it stands")
+	}
+	if err := c.Run(t.Context(), []Scope{{ID: "a"}}, nil); err == nil {
+		t.Error("it runs")
 	}
 }
 

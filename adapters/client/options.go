@@ -39,7 +39,8 @@ type Options struct {
 	Prefer transport.Preference
 
 	// MemberID is who this process is; see core.CheckMemberID. Two processes with one id
-	// are two candidates that cannot be told apart in the audit trail.
+	// are two candidates that cannot be told apart in the audit trail. Empty: a client
+	// that stands for nothing, for Events.
 	MemberID string
 	Labels   map[string]string
 	// Weight is the share of this member when scopes are balanced; 0: 1.
@@ -104,8 +105,12 @@ func checkEndpoint(address string) error {
 }
 
 func (o *Options) newMember(now core.Time) (*core.Member, error) {
+	id := o.MemberID
+	if id == "" {
+		id = "nobody" // never told to anyone: it does not stand
+	}
 	return core.NewMember(core.MemberConfig{
-		MemberID: o.MemberID, Labels: o.Labels, Weight: o.Weight, TTL: o.TTL, Epsilon: o.ClockDrift,
+		MemberID: id, Labels: o.Labels, Weight: o.Weight, TTL: o.TTL, Epsilon: o.ClockDrift,
 		Instance: newInstance(), Manual: true,
 	}, now)
 }

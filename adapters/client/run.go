@@ -88,8 +88,8 @@ func (r *run) begin(scopes []Scope) error {
 	c := r.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing {
-		return ErrClosed
+	if err := c.mayStand(); err != nil {
+		return err
 	}
 	for _, s := range scopes {
 		sel, err := s.selector()
