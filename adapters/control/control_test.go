@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -83,6 +84,7 @@ func (st *site) listen() {
 	if err != nil {
 		st.t.Fatal(err)
 	}
+	port.TCP = narrow{port.TCP}
 	front, err := transport.NewWebFront(st.server.HTTPServer(), transport.FrontOptions{TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{st.pair(st.authority.IssueNode("node-1"))},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: st.roots(), NextProtos: []string{"h2", "http/1.1"}}})
@@ -101,6 +103,17 @@ func (st *site) listen() {
 			st.t.Error(err)
 		}
 	})
+}
+
+// narrow keeps the kernel from taking megabytes for a reader that stopped.
+type narrow struct{ net.Listener }
+
+func (l narrow) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetWriteBuffer(16 << 10)
+	}
+	return c, err
 }
 
 func (st *site) pair(p transport.Pair, err error) tls.Certificate {
@@ -133,8 +146,8 @@ var protocols = []string{http1, http2, http3}
 // client calls by one protocol, with the certificates given.
 func (st *site) client(proto string, certs ...tls.Certificate) *http.Client {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: st.roots(), Certificates: certs}
+	// Small windows are soon full when a reader stops.
 	if proto == http3 {
-		// A small window is soon full, and a reader that stopped is alive all the same.
 		tr := &quic3.Transport{TLSClientConfig: config, QUICConfig: &quic.Config{KeepAlivePeriod: 200 * time.Millisecond,
 			InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10, InitialConnectionReceiveWindow: 128 << 10, MaxConnectionReceiveWindow: 128 << 10}}
 		st.t.Cleanup(func() { _ = tr.Close() })
@@ -143,7 +156,15 @@ func (st *site) client(proto string, certs ...tls.Certificate) *http.Client {
 	var only http.Protocols
 	only.SetHTTP1(proto == http1)
 	only.SetHTTP2(proto == http2)
-	tr := &http.Transport{TLSClientConfig: config, Protocols: &only}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err == nil {
+			err = c.(*net.TCPConn).SetReadBuffer(16 << 10)
+		}
+		return c, err
+	}
+	tr := &http.Transport{TLSClientConfig: config, Protocols: &only, DialContext: dial,
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 128 << 10}}
 	st.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }

@@ -268,7 +268,7 @@ func TestEarlyDataChangesNothing(t *testing.T) {
 	st := newSite(t)
 	pair := st.pair(st.authority.IssueClient(transport.RoleAdmin))
 	for complete, want := range map[bool]int{false: http.StatusTooEarly, true: http.StatusOK} {
-		r := httptest.NewRequest("POST", "/control/transfer", strings.NewReader(`{}`))
+		r := httptest.NewRequest(http.MethodPost, "/control/transfer", strings.NewReader(`{}`))
 		r.Header.Set("Content-Type", "application/json")
 		r.TLS = &tls.ConnectionState{HandshakeComplete: complete}
 		r.TLS.PeerCertificates = []*x509.Certificate{pair.Leaf}

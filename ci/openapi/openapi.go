@@ -53,8 +53,11 @@ type document struct {
 
 func describe(image, dir string) ([]byte, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.openapi.json"))
-	if err != nil || len(files) == 0 {
-		return nil, fmt.Errorf("no *.openapi.json in %s: %v", dir, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: no *.openapi.json; buf generate makes them", dir)
 	}
 	d := document{whole: object{}}
 	if d.schemas, err = load(image); err != nil {
