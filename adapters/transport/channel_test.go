@@ -280,30 +280,20 @@ func TestSilenceOnUDP(t *testing.T) {
 	}
 	t.Logf("fell back after %v", first)
 
-	served := make(chan error, 1)
-	go func() { served <- s.grpc.quic.serve(udp) }()
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	s.serveQUIC(udp)
+	eventually(t, "HTTP/3 is used", func() bool {
 		protocol, took := protocolOf(t, c)
 		if took > headStart/2 {
 			t.Errorf("a call took %v: it waited for the retry", took)
 		}
-		if protocol == HTTP3 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("HTTP/3 was not tried again")
-		}
-	}
-	s.stop()
-	if err := receive(t, served); err != nil {
-		t.Error(err)
-	}
-	s.served = nil
+		return protocol == HTTP3
+	})
 }
 
 // TestAServerWithoutHTTP3: nobody has the UDP port, and the machine says so. Not
-// even the head start is lost.
+// even the head start is lost, and calls do not wait for the retries either.
 func TestAServerWithoutHTTP3(t *testing.T) {
+	t.Parallel()
 	s, udp := halfSite(t)
 	if err := udp.Close(); err != nil {
 		t.Fatal(err)
@@ -314,6 +304,51 @@ func TestAServerWithoutHTTP3(t *testing.T) {
 		t.Errorf("took %v over %s", took, protocol)
 	}
 	t.Logf("fell back after %v", took)
+
+	address, err := net.ResolveUDPAddr("udp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.ListenUDP("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{})
+	go func() {
+		defer close(tried)
+		_, _, _ = silent.ReadFrom(make([]byte, 2000))
+	}()
+	for waiting := true; waiting; {
+		if protocol, took := protocolOf(t, c); protocol != HTTP2 || took > soon {
+			t.Fatalf("took %v over %s", took, protocol)
+		}
+		select {
+		case <-tried:
+			waiting = false
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if _, took := protocolOf(t, c); took > soon {
+		t.Errorf("a call took %v: it waited for the retry", took)
+	}
+	s.serveQUIC(silent)
+	eventually(t, "HTTP/3 is used", func() bool {
+		protocol, _ := protocolOf(t, c)
+		return protocol == HTTP3
+	})
+}
+
+// serveQUIC adds HTTP/3 to a site that has none.
+func (s *site) serveQUIC(udp *net.UDPConn) {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.quic.serve(udp) }()
+	s.t.Cleanup(func() {
+		s.stop()
+		s.served = nil
+		if err := receive(s.t, served); err != nil {
+			s.t.Error(err)
+		}
+	})
 }
 
 // TestAServerThatSendsItsCallersAway: a connection that takes no more calls is left

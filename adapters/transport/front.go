@@ -208,11 +208,7 @@ func (f *GRPCFront) overHTTP3(l Limits) http.Handler {
 		r = r.WithContext(context.WithValue(ctx, callKey{}, body))
 		r.Body = body
 		r.Proto, r.ProtoMajor, r.ProtoMinor = HTTP2, 2, 0 // grpc insists; the framing within is the same
-		writer := newPatientWriter(w, l.WriteTimeout, end)
-		f.server.ServeHTTP(writer, r)
-		if ctx.Err() == nil {
-			writer.extend() // for the trailers
-		}
+		f.server.ServeHTTP(newPatientWriter(w, l.WriteTimeout, end), r)
 	})
 }
 

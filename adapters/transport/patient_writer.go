@@ -30,10 +30,13 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush sends what was written.
+// Flush sends what was written. grpc calls it before the trailers too, which are
+// under the same deadline.
 func (w *patientWriter) Flush() {
-	w.extend()
-	_, err := w.ResponseWriter.Write(w.buffer)
+	err := w.wire.SetWriteDeadline(time.Now().Add(w.timeout))
+	if err == nil {
+		_, err = w.ResponseWriter.Write(w.buffer)
+	}
 	if err == nil {
 		err = w.wire.Flush()
 	}
@@ -41,13 +44,6 @@ func (w *patientWriter) Flush() {
 		w.buffer = nil
 	}
 	if err != nil {
-		w.end(err)
-	}
-}
-
-// extend sets the deadline of what is written next.
-func (w *patientWriter) extend() {
-	if err := w.wire.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
 		w.end(err)
 	}
 }
