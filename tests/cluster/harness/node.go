@@ -1,8 +1,11 @@
 package harness
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -91,4 +94,23 @@ func (n *Node) LogTail(lines int) string {
 		}
 	}
 	return strings.Join(kept[max(0, len(kept)-lines):], "")
+}
+
+// CPU is the processor time that the node's process has used, in user and kernel mode.
+func (n *Node) CPU() time.Duration {
+	n.cluster.t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.process.PID()))
+	must(n.cluster.t, err)
+	// proc(5): utime and stime are the fields 14 and 15; the name, field 2, ends with ')'.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			break
+		}
+		ticks += n
+	}
+	const perSecond = 100 // USER_HZ, the same on every architecture that Go runs on
+	return time.Duration(ticks) * time.Second / perSecond
 }
