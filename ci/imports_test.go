@@ -58,7 +58,7 @@ var rooms = []room{
 		tests: []string{"adapters/raftlog"},
 		why:   "the loop is handed its log and its network, so that tests can hand it others"},
 	{path: "adapters/api", may: []string{"core", "core/logpb", "wire", "adapters/access", "adapters/signing"},
-		tests: []string{"adapters/clock", "adapters/host", "adapters/rpc", "adapters/telemetry", "adapters/transport"},
+		tests: []string{"adapters/clock", "adapters/control", "adapters/host", "adapters/rpc", "adapters/telemetry", "adapters/transport"},
 		why:   "what the API does is written once, and knows none of the ways it is called by"},
 	{path: "adapters/client", may: []string{"core", "core/logpb", "wire", "adapters/clock", "adapters/fence", "adapters/transport"},
 		why: "a member is linked with the protocol's side of members, and nothing of the registry's"},

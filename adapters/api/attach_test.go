@@ -442,8 +442,10 @@ func TestStreamEndsWithItsCredential(t *testing.T) {
 func TestRequestsUnderWayAreBounded(t *testing.T) {
 	o := newOutbox()
 	for i := range MaxStreamCommands {
-		if !o.begin(fmt.Sprint(i)) || !o.begin(fmt.Sprint(i)) {
-			t.Fatalf("request %d was not let through", i)
+		for range 2 { // told again
+			if !o.begin(fmt.Sprint(i)) {
+				t.Fatalf("request %d was not let through", i)
+			}
 		}
 	}
 	if o.begin("more") {

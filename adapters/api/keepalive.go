@@ -37,8 +37,9 @@ func (s *Service) KeepAlive(ctx context.Context, r *controlpb.KeepAliveRequest) 
 		return nil, sessionEnded(k.Session)
 	}
 	ttl := time.Duration(st.status.TTL)
-	// Half the TTL: whoever waited in vain has time for another try.
-	ctx, stop := context.WithTimeoutCause(ctx, ttl/2, &core.Error{Code: core.CodeUnavailable, Message: fmt.Sprintf(
+	// Half the TTL: whoever waited in vain has time for another try. And less than the
+	// window, so that this is the reason that is told.
+	ctx, stop := context.WithTimeoutCause(ctx, min(ttl/2, s.o.Window*9/10), &core.Error{Code: core.CodeUnavailable, Message: fmt.Sprintf(
 		"keepalive %d was not acknowledged in time: no registrar can be reached, this node is behind, or a number as high was counted before; try again with a higher one", k.Number)})
 	defer stop()
 	if err := s.renew(ctx, k, ttl); err != nil {

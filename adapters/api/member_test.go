@@ -51,7 +51,9 @@ func (d *driven) attach(ctx context.Context, c *caller) error {
 	}
 	received := make(chan *controlpb.AttachResponse)
 	ended := make(chan error, 1)
+	over := make(chan struct{})
 	go func() {
+		defer close(over)
 		for {
 			m, err := stream.Recv()
 			if err != nil {
@@ -64,7 +66,7 @@ func (d *driven) attach(ctx context.Context, c *caller) error {
 			}
 		}
 	}()
-	defer func() { cancel(); <-ended }()
+	defer func() { cancel(); <-over }()
 	d.mu.Lock()
 	d.member.Attached(d.clock.Now())
 	d.mu.Unlock()
@@ -78,7 +80,6 @@ func (d *driven) attach(ctx context.Context, c *caller) error {
 			d.take(m)
 		case <-time.After(wait):
 		case err := <-ended:
-			ended <- err
 			return err
 		case <-ctx.Done():
 			return ctx.Err()

@@ -54,6 +54,7 @@ type node struct {
 	world   *world
 	id      core.NodeID
 	service *Service
+	gate    access.Gate
 	server  *rpc.Server
 	grpc    *grpc.Server
 	address string
@@ -151,10 +152,14 @@ func (w *world) start(id core.NodeID, voters []core.NodeID, edit []func(settings
 	if n.service, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	n.serve(access.Gate{Authenticator: authenticator, Limiter: limiter})
+	n.gate = access.Gate{Authenticator: authenticator, Limiter: limiter}
+	n.serve(n.gate)
 	ctx, stop := context.WithCancel(context.Background())
-	ran := make(chan error, 1)
-	go func() { ran <- h.Run(ctx) }()
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		_ = h.Run(ctx)
+	}()
 	t.Cleanup(func() {
 		n.grpc.Stop()
 		stop()
