@@ -128,7 +128,7 @@ func TestAMillionCallers(t *testing.T) {
 	before := heap()
 	callers := 1_000_000
 	if testing.Short() {
-		callers = 100_000
+		callers = 50_000
 	}
 	for i := range callers {
 		if err := l.Request(Anonymous(fmt.Sprintf("[2001:db8:%x:%x::1]:443", i>>16, i&0xffff))); err != nil {
