@@ -256,8 +256,8 @@ func (p *quicPath) dialOne(ctx context.Context, to netip.Addr, port string, conf
 func (p *quicPath) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout: quicDialTimeout,
-		MaxIdleTimeout:       p.deadAfter,
-		KeepAlivePeriod:      p.deadAfter / 4,
+		MaxIdleTimeout:       silence(p.deadAfter),
+		KeepAlivePeriod:      silence(p.deadAfter) / 4,
 		MaxIncomingStreams:   -1, // servers open none
 		Versions:             []quic.Version{quic.Version1},
 	}

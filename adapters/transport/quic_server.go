@@ -49,11 +49,16 @@ func newQUICServer(l Limits, config *tls.Config, a *admission, logger *slog.Logg
 	return s
 }
 
+// silence is QUIC's idle time-out for the bound on noticing a dead end. QUIC counts
+// from the first packet sent after the last one received, which a live end sends, to
+// keep the connection, after a quarter of the time-out.
+func silence(bound time.Duration) time.Duration { return bound * 4 / 5 }
+
 func (s *quicServer) config() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           s.limits.HandshakeTimeout / 2, // twice that is the bound of the whole
-		MaxIdleTimeout:                 s.limits.IdleTimeout,
-		KeepAlivePeriod:                s.limits.IdleTimeout / 4,
+		MaxIdleTimeout:                 silence(s.limits.IdleTimeout),
+		KeepAlivePeriod:                silence(s.limits.IdleTimeout) / 4,
 		InitialStreamReceiveWindow:     streamWindow,
 		MaxStreamReceiveWindow:         streamWindow,
 		InitialConnectionReceiveWindow: connectionWindow,
