@@ -119,10 +119,11 @@ func completeSpec(spec *logpb.ScopeSpec) error {
 	if spec.Kind == "" {
 		spec.Kind = implied
 	}
+	if implied != KindCustom && spec.Kind != implied {
+		// Who is granted the scopes of another kind must not come by these.
+		return invalid("kind", "%q for scope %q, which is of kind %s", spec.Kind, spec.Id, implied)
+	}
 	if implied == KindShard {
-		if spec.Kind != KindShard {
-			return invalid("kind", "%q for scope %q; ids under shard/ are of kind shard", spec.Kind, spec.Id)
-		}
 		labels := make(map[string]string, len(spec.Labels)+2)
 		maps.Copy(labels, spec.Labels)
 		labels[LabelNamespace], labels[LabelShardID] = segments[1], segments[2]
