@@ -26,6 +26,9 @@ const (
 	// MaxStreamMessages bounds the messages of one stream in a second: what eight
 	// sessions of the shortest TTL send, with some room for requests.
 	MaxStreamMessages = 500
+	// MaxMemberStreams bounds the streams of one member to this node. More than one is
+	// of use while a member moves, or runs as several processes.
+	MaxMemberStreams = 8
 )
 
 type memberStream = grpc.BidiStreamingServer[controlpb.AttachRequest, controlpb.AttachResponse]
@@ -56,6 +59,10 @@ func (s *Service) Attach(stream memberStream) error {
 	}
 	a := &attached{service: s, stream: stream, caller: caller, prefix: prefixOf(caller), outbox: newOutbox(),
 		allowed: rate.NewLimiter(MaxStreamMessages, MaxStreamMessages)}
+	if err := s.members.enter(caller.Member); err != nil {
+		return err
+	}
+	defer s.members.leave(caller.Member)
 	if a.at, err = s.o.Attach(a.deliver); err != nil {
 		return err
 	}
@@ -197,6 +204,9 @@ func (a *attached) message(p *controlpb.AttachRequest) error {
 	case m.Keepalive != nil:
 		return a.keepalive(m.Keepalive)
 	}
+	if err := a.service.o.Allow(a.caller); err != nil {
+		return a.refuse(id, err)
+	}
 	if err := a.mayAsk(m.Command); err != nil {
 		return a.refuse(id, err)
 	}
@@ -222,7 +232,7 @@ func (a *attached) admit(k *core.Keepalive) (passed bool, err error) {
 	switch {
 	case !st.known:
 		return false, nil // this copy is behind; the member tells it again
-	case !st.live && st.revision >= k.Cursor:
+	case st.ended() && st.revision >= k.Cursor:
 		// Told from here: to the replica every attachment is a place taken.
 		a.deliver(core.ReplicaMessage{View: &core.View{Session: k.Session, Revision: st.revision}})
 		return false, nil
@@ -253,21 +263,20 @@ func (a *attached) mayAsk(c *logpb.Command) error {
 		}
 		return s.room(a.caller, c)
 	}
+	if stand := c.GetStand(); stand != nil {
+		if err := mayStand(a.caller, stand); err != nil {
+			return err
+		}
+	}
 	id := sessionOf(c)
 	st := s.session(id)
 	if !st.known {
 		return &core.Error{Code: core.CodeUnavailable, Field: "session", Message: fmt.Sprintf("this node has not heard of session %d yet; ask again, or another node", id)}
 	}
 	if !st.live {
-		return nil // nothing can come of it but the reply to a retry
+		return st.doubt // if there is none, nothing can come of it but the reply to a retry
 	}
-	if err := s.actAs(a.caller, st.status.MemberID); err != nil {
-		return err
-	}
-	if stand := c.GetStand(); stand != nil {
-		return mayStand(a.caller, stand)
-	}
-	return nil
+	return s.actAs(a.caller, st.status.MemberID)
 }
 
 func sessionOf(c *logpb.Command) core.SessionID {
@@ -296,12 +305,15 @@ func (a *attached) command(id string, c *logpb.Command) error {
 func (a *attached) refuse(id string, err error) error {
 	result := &core.Result{Code: string(core.CodeUnavailable), Message: err.Error()}
 	var denied *access.Denied
+	var exceeded *access.Exceeded
 	var refused *core.Error
 	switch {
 	case errors.As(err, &refused):
 		result.Code, result.Field, result.Message = string(refused.Code), refused.Field, refused.Message
 	case errors.As(err, &denied):
 		result.Code, result.Message = denied.Reason(), denied.Message
+	case errors.As(err, &exceeded):
+		result.Code = string(core.CodeOverloaded)
 	}
 	a.service.o.Source.View(func(g *core.Registry, _ core.Status) { result.Revision = g.Revision() })
 	return a.reply(&core.Reply{RequestID: id, Result: result})

@@ -115,7 +115,8 @@ func TestAStreamIsOneMembers(t *testing.T) {
 		"stand of another's session": {standing("r8", session, "job", 1), "denied"},
 		"close another's session": {&controlpb.AttachRequest{Kind: &controlpb.AttachRequest_CloseSession{CloseSession: &controlpb.CloseSessionRequest{
 			RequestId: "r9", Session: session}}}, "denied"},
-		"a session nobody knows": {standing("r10", 999, "job", 1), "unavailable"},
+		"a session nobody knows":  {standing("r10", 999, "job", 1), "unavailable"},
+		"no grant for no session": {standing("r11", 999, "secret", 1), "denied"},
 	} {
 		id := ""
 		for _, k := range []interface{ GetRequestId() string }{tc.p.GetOpenSession(), tc.p.GetStand(), tc.p.GetCloseSession()} {
@@ -308,6 +309,38 @@ func TestSessionsOfOneMemberAreBounded(t *testing.T) {
 				return true
 			}
 		}
+	})
+}
+
+// Streams do not get a member around what single calls are held to.
+func TestStreamsOfOneMemberAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, func(s settings) { s.limits.RequestsPerSecond, s.limits.Burst = 1, 20 })
+	c := w.nodes[0].member("worker-1")
+	welcome := func(m *controlpb.AttachResponse) bool { return m.GetWelcome() != nil }
+	var streams []*raw
+	for range MaxMemberStreams {
+		r := c.attach()
+		r.next(welcome)
+		streams = append(streams, r)
+	}
+	refused(t, "one stream too many", c.attach().end(), codes.ResourceExhausted, "limit")
+	code := ""
+	for i := 0; code == "" && i < 30; i++ {
+		id := fmt.Sprintf("r%d", i)
+		reply := streams[i%len(streams)].ask(&controlpb.AttachRequest{Kind: &controlpb.AttachRequest_OpenSession{OpenSession: &controlpb.OpenSessionRequest{
+			RequestId: id, MemberId: "worker-1", Replaces: uint64(i)}}}, id)
+		code = reply.Code
+	}
+	if code != "overloaded" {
+		t.Errorf("requests without end: %q", code)
+	}
+	streams[0].stop()
+	_ = streams[0].end()
+	w.until("the place is free", func() bool {
+		w.nodes[0].service.members.mu.Lock()
+		defer w.nodes[0].service.members.mu.Unlock()
+		return w.nodes[0].service.members.streams["worker-1"] < MaxMemberStreams
 	})
 }
 

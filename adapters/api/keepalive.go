@@ -73,7 +73,7 @@ func (s *Service) renew(ctx context.Context, k *core.Keepalive, ttl time.Duratio
 	at.Send(core.MemberMessage{Keepalive: k}) // if it is dropped, it is told again below
 	for {
 		changed := s.o.Source.Changed()
-		if !s.session(k.Session).live {
+		if st := s.session(k.Session); st.ended() {
 			return sessionEnded(k.Session)
 		}
 		select {

@@ -8,18 +8,22 @@ import (
 	"github.com/omnirelay/leadership/core"
 )
 
-// standing of a session in this node's copy.
+// sessionState is a session as this node's copy knows it.
 type sessionState struct {
-	known  bool // it was opened, by what this copy holds
-	live   bool
-	status core.SessionStatus // while live
-	// revision is that of the copy.
-	revision uint64
+	known    bool // it was opened
+	live     bool
+	status   core.SessionStatus // while live
+	revision uint64             // of the copy
+	doubt    error              // why the copy cannot be vouched for; nil: it can
 }
 
+// ended reports whether the session is over for good. A copy that cannot be vouched for
+// may have been told of an end that its store has lost.
+func (st *sessionState) ended() bool { return st.known && !st.live && st.doubt == nil }
+
 func (s *Service) session(id core.SessionID) (st sessionState) {
-	s.o.Source.View(func(g *core.Registry, _ core.Status) {
-		st.revision = g.Revision()
+	s.o.Source.View(func(g *core.Registry, now core.Status) {
+		st.revision, st.doubt = g.Revision(), vouch(&now)
 		if st.status, st.live = g.Session(id); st.live {
 			st.known = true
 			return
@@ -46,7 +50,7 @@ func (s *Service) use(ctx context.Context, c access.Caller, id core.SessionID) (
 	if st.live {
 		return st, s.actAs(c, st.status.MemberID)
 	}
-	return st, nil
+	return st, st.doubt
 }
 
 func sessionEnded(id core.SessionID) error {

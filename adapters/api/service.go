@@ -10,10 +10,12 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/adapters/signing"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
@@ -59,6 +61,9 @@ type Options struct {
 	// Session counts a session that is attached to this node, until release is called;
 	// nil: they are not counted.
 	Session func(memberID string) (release func(), err error)
+	// Allow counts a request on a stream as one of its caller, as single calls are counted
+	// before they come here; nil: they are not counted.
+	Allow func(c access.Caller) error
 	// Protocol is what a stream came by, like HTTP/2.0; nil: HTTP/2.0.
 	Protocol func(ctx context.Context) string
 	// Others are the grpc addresses of other nodes, for members to go to; nil: none.
@@ -107,6 +112,31 @@ type Service struct {
 	closing  chan struct{}
 	once     sync.Once
 	newID    func() string
+	members  members
+}
+
+// members counts the streams of each.
+type members struct {
+	mu      sync.Mutex
+	streams map[string]int
+}
+
+func (m *members) enter(id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.streams[id] >= MaxMemberStreams {
+		return &core.Error{Code: core.CodeLimit, Field: "memberId", Message: fmt.Sprintf("member %s has %d streams to this node; end one", id, MaxMemberStreams)}
+	}
+	m.streams[id]++
+	return nil
+}
+
+func (m *members) leave(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.streams[id]--; m.streams[id] == 0 {
+		delete(m.streams, id)
+	}
 }
 
 // New returns a service. It needs no closing beyond EndStreams.
@@ -126,7 +156,10 @@ func New(o Options) (*Service, error) {
 	if o.Session == nil {
 		o.Session = func(string) (func(), error) { return func() {}, nil }
 	}
-	s := &Service{o: o, reserved: map[string]bool{}, closing: make(chan struct{}), newID: randomID}
+	if o.Allow == nil {
+		o.Allow = func(access.Caller) error { return nil }
+	}
+	s := &Service{o: o, members: members{streams: map[string]int{}}, reserved: map[string]bool{}, closing: make(chan struct{}), newID: randomID}
 	for _, id := range o.Reserved {
 		s.reserved[id] = true
 	}

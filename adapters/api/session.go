@@ -65,8 +65,7 @@ func (s *Service) room(caller access.Caller, c *logpb.Command) error {
 		"member %s has %d live sessions, and at most %d are allowed; close one, name it in replaces, or wait until one has expired", open.MemberId, live, s.o.SessionsPerMember)}
 }
 
-// ofSession executes a command about one session. check, unless nil, is asked when the
-// session is live.
+// ofSession executes a command about one session. check, unless nil, is asked too.
 func (s *Service) ofSession(ctx context.Context, id uint64, convert func() (*logpb.Command, error), check func(access.Caller, *logpb.Command) error) (*core.Result, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -78,11 +77,12 @@ func (s *Service) ofSession(ctx context.Context, id uint64, convert func() (*log
 	if err != nil {
 		return nil, asked(err)
 	}
-	st, err := s.use(ctx, caller, core.SessionID(id))
-	if err == nil && st.live && check != nil {
-		err = check(caller, c)
+	if check != nil {
+		if err := check(caller, c); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
+	if _, err := s.use(ctx, caller, core.SessionID(id)); err != nil {
 		return nil, err
 	}
 	return s.execute(ctx, caller, c)

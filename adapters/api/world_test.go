@@ -143,7 +143,7 @@ func (w *world) start(id core.NodeID, voters []core.NodeID, edit []func(settings
 		t.Fatal(err)
 	}
 	if o.Session == nil {
-		o.Session = limiter.Session
+		o.Session, o.Allow = limiter.Session, limiter.Request
 	}
 	authenticator, err := access.New(a)
 	if err != nil {
