@@ -32,6 +32,11 @@ build: ## Build leaderd, omnirelay and simrun into bin/
 run: build ## Run a cluster of three nodes on this machine, from nothing; Ctrl-C stops it
 	exec bin/leaderd dev --nodes $(NODES)
 
+.PHONY: demo
+demo: build ## Show in a minute that killed and paused leaders harm nothing: 12 members, 16 shards, a guarded resource
+	go build -o bin/ ./adapters/client/examples/shards
+	exec bin/shards demo
+
 .PHONY: setup
 setup: ## Install what the tests need, as root; otherwise print the command and fail
 	ci/setup

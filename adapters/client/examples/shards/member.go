@@ -63,27 +63,32 @@ type issuer struct {
 	careless bool
 }
 
-// lead issues the assignments of one shard as long as this member leads it.
+// lead issues the assignments of one shard as long as this member leads it. Those who
+// are careless go on when their lease is over, until the resource refuses them.
 func (i *issuer) lead(ctx context.Context, t client.Token) error {
+	acts, over := ctx, func() bool { return ctx.Err() != nil }
+	if i.careless {
+		acts, over = context.WithoutCancel(ctx), func() bool { return ctx.Err() != nil && !deposed(ctx) }
+	}
 	n := 0
-	for ctx.Err() == nil {
-		n++
-		if err := i.issue(ctx, t, fmt.Sprintf("%s/%d/%d", t.LeaderID, t.Fence, n)); err != nil {
+	for ; !over(); n++ {
+		if err := i.issue(acts, t, idOf(t, n)); err != nil {
 			return err
 		}
-		// A pause of the process mostly falls here: the careless do not look afterwards.
 		time.Sleep(i.every)
-		if i.careless {
-			n++
-			if err := i.issue(context.WithoutCancel(ctx), t, fmt.Sprintf("%s/%d/%d", t.LeaderID, t.Fence, n)); err != nil {
-				return err
-			}
-		}
 	}
-	if errors.Is(context.Cause(ctx), client.ErrLeaseLapsed) {
-		return i.note(heldBack, t, fmt.Sprintf("%s/%d/%d", t.LeaderID, t.Fence, n+1))
+	if deposed(ctx) {
+		return i.note(heldBack, t, idOf(t, n))
 	}
 	return nil
+}
+
+func idOf(t client.Token, n int) string { return fmt.Sprintf("%s/%d/%d", t.LeaderID, t.Fence, n) }
+
+// deposed reports whether a leadership ended without having been given up.
+func deposed(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, client.ErrLeaseLapsed) || errors.Is(cause, client.ErrTaken)
 }
 
 const (
