@@ -91,12 +91,17 @@ func (f *File) Save(_ context.Context, raised map[string]uint64) error {
 	return nil
 }
 
-func (f *File) write() error {
+// formatFile is the content of a file of marks.
+func formatFile(marks map[string]uint64) []byte {
 	var body bytes.Buffer
-	for _, scope := range slices.Sorted(maps.Keys(f.marks)) {
-		fmt.Fprintf(&body, "%d %s\n", f.marks[scope], scope)
+	for _, scope := range slices.Sorted(maps.Keys(marks)) {
+		fmt.Fprintf(&body, "%d %s\n", marks[scope], scope)
 	}
-	data := append(fmt.Appendf(nil, fileHead, crc32.Checksum(body.Bytes(), castagnoli)), body.Bytes()...)
+	return append(fmt.Appendf(nil, fileHead, crc32.Checksum(body.Bytes(), castagnoli)), body.Bytes()...)
+}
+
+func (f *File) write() error {
+	data := formatFile(f.marks)
 	fresh := f.path + ".new"
 	if err := writeSynced(fresh, data); err != nil {
 		return err

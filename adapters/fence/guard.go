@@ -200,9 +200,12 @@ func (g *Guard) Observe(scope string, fence uint64) error {
 }
 
 // raise lifts the mark in memory, and tells who is overtaken by it. A lower fence
-// than the mark's changes nothing.
+// than what is required changes nothing.
 func (g *Guard) raise(scope string, fence uint64) error {
 	before := g.marks.Mark(scope)
+	if before == 0 {
+		fence = max(fence, g.seed.floor)
+	}
 	if err := g.marks.Admit(scope, fence); err != nil {
 		if errors.As(err, new(*core.StaleError)) {
 			return nil
