@@ -42,10 +42,9 @@ const (
 	EndpointEvents  = "events"
 	EndpointAudit   = "audit"
 	EndpointMetrics = "metrics"
-	EndpointOpenAPI = "openapi"
 )
 
-var openable = []string{EndpointHeld, EndpointLeaders, EndpointEvents, EndpointAudit, EndpointMetrics, EndpointOpenAPI}
+var openable = []string{EndpointHeld, EndpointLeaders, EndpointEvents, EndpointAudit, EndpointMetrics}
 
 // Options settle one Server. All fields are needed, save Open, Keys and Hint.
 type Options struct {

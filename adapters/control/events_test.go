@@ -20,9 +20,12 @@ import (
 type reader struct {
 	site   *site
 	lastID string
-	body   io.ReadCloser
-	lines  *bufio.Scanner
-	stop   context.CancelFunc
+	// authorization is the header of that name.
+	authorization string
+
+	body  io.ReadCloser
+	lines *bufio.Scanner
+	stop  context.CancelFunc
 }
 
 func (st *site) connect(protocol string, query, lastID string) *reader {
@@ -38,6 +41,9 @@ func (r *reader) open(c *http.Client, query string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.site.url+"/control/events/leadership"+query, nil)
 	if err != nil {
 		r.site.t.Fatal(err)
+	}
+	if r.authorization != "" {
+		req.Header.Set("Authorization", r.authorization)
 	}
 	if r.lastID != "" {
 		req.Header.Set("Last-Event-ID", r.lastID)

@@ -36,7 +36,7 @@ func (s *Server) routes() []route {
 		{path: "/control/held", name: EndpointHeld, answer: s.held},
 		{path: "/control/events/leadership", name: EndpointEvents, params: []string{"scope"}, answer: s.events},
 		{path: "/control/keys", name: "keys", always: true, answer: s.keys},
-		{path: "/control/openapi.json", name: EndpointOpenAPI, answer: s.openAPI},
+		{path: "/control/openapi.json", name: "openapi", answer: s.openAPI},
 		// Whoever probes must not be answered by a limit: it would take the node for dead.
 		{path: "/healthz", name: "healthz", always: true, free: true, answer: s.health},
 		{path: "/readyz", name: "readyz", always: true, free: true, answer: s.ready},
