@@ -23,7 +23,7 @@ import (
 const (
 	// perByte is how many bytes one byte of input may make a reader allocate: an empty
 	// message inside another takes two bytes on the wire and a struct in memory.
-	perByte = 512
+	perByte = 256
 	// besides is what any input may: the tables of a reader, and what the runtime's
 	// counter lags behind.
 	besides = 4 << 20

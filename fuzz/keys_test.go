@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,9 @@ func FuzzPrivateKeySet(f *testing.F) {
 func FuzzPublishedKeys(f *testing.F) {
 	f.Add(newKey(f).public)
 	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"},{"kty":"oct","k":"AA"},{"kty":"new"}]}`))
+	long := strings.Repeat("\xff\\u202e", 1000)
+	f.Add([]byte(`{"` + long + `":1,"` + long + `":1}`))
+	f.Add([]byte(`{"keys":[{"kty":"` + long + `","` + long + `":1,"` + long + `":1}]}`))
 	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","x5c":["AA=="],"x5u":"%"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var err error

@@ -34,6 +34,10 @@ func FuzzLeadershipToken(f *testing.F) {
 	f.Add(true, header, claims, uint16(40), byte(1))
 	f.Add(true, strings.Replace(header, "EdDSA", "none", 1), claims, uint16(0), byte(0))
 	f.Add(true, header, strings.Replace(claims, `"fence":9`, `"fence":9,"fence":10`, 1), uint16(0), byte(0))
+	long := strings.Repeat("\xff\\u202e", 300)
+	f.Add(true, strings.Replace(header, "EdDSA", long, 1), claims, uint16(0), byte(0))
+	f.Add(true, `{"`+long+`":1,"`+long+`":1}`, claims, uint16(0), byte(0))
+	f.Add(true, header, `{"`+long+`":1,"`+long+`":1}`, uint16(0), byte(0))
 	f.Add(false, k.sign(header, claims), "", uint16(0), byte(0))
 	f.Fuzz(func(t *testing.T, signed bool, header, payload string, at uint16, mask byte) {
 		token := header

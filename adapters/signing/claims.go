@@ -154,7 +154,7 @@ type header struct {
 func parseHeader(data []byte) (header, error) {
 	var members map[string]any
 	if err := json.Unmarshal(data, &members); err != nil {
-		return header{}, refuse(Malformed, "header", "%v", err)
+		return header{}, refuse(Malformed, "header", "%s", brief(err.Error()))
 	}
 	for _, name := range []string{"alg", "typ", "kid"} {
 		if _, ok := members[name].(string); !ok {
@@ -166,10 +166,10 @@ func parseHeader(data []byte) (header, error) {
 	}
 	h := header{Algorithm: members["alg"].(string), Type: members["typ"].(string), KeyID: members["kid"].(string)}
 	if h.Algorithm != string(jose.EdDSA) {
-		return header{}, refuse(Algorithm, "alg", "%q; want %s", h.Algorithm, jose.EdDSA)
+		return header{}, refuse(Algorithm, "alg", "%q; want %s", brief(h.Algorithm), jose.EdDSA)
 	}
 	if h.Type != TokenType {
-		return header{}, refuse(Malformed, "typ", "%q; want %s", h.Type, TokenType)
+		return header{}, refuse(Malformed, "typ", "%q; want %s", brief(h.Type), TokenType)
 	}
 	return h, nil
 }
@@ -183,7 +183,7 @@ func parseBody(data []byte) (body, error) {
 	}
 	var b body
 	if err := json.Unmarshal(data, &b); err != nil {
-		return body{}, refuse(Malformed, "claims", "%v", err)
+		return body{}, refuse(Malformed, "claims", "%s", brief(err.Error()))
 	}
 	if err := b.check(); err != nil {
 		return body{}, wrongClaim(err)

@@ -177,7 +177,7 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 	}
 	var file keyFile
 	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("not a JWK Set: %w", err)
+		return nil, fmt.Errorf("not a JWK Set: %s", brief(err.Error()))
 	}
 	if len(file.Keys) == 0 {
 		return nil, errors.New("keys: none; want at least one, the one that signs")
@@ -204,13 +204,13 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 
 func (e keyEntry) key() (Key, error) {
 	if e.Type != "OKP" || e.Curve != "Ed25519" {
-		return Key{}, fmt.Errorf("kty: %.20q with crv %.20q; want OKP with Ed25519", e.Type, e.Curve)
+		return Key{}, fmt.Errorf("kty: %q with crv %q; want OKP with Ed25519", brief(e.Type), brief(e.Curve))
 	}
 	if e.Use != "" && e.Use != "sig" {
-		return Key{}, fmt.Errorf("use: %.20q; want sig", e.Use)
+		return Key{}, fmt.Errorf("use: %q; want sig", brief(e.Use))
 	}
 	if e.Algorithm != "" && e.Algorithm != string(jose.EdDSA) {
-		return Key{}, fmt.Errorf("alg: %.20q; want %s", e.Algorithm, jose.EdDSA)
+		return Key{}, fmt.Errorf("alg: %q; want %s", brief(e.Algorithm), jose.EdDSA)
 	}
 	if e.Created < 0 || e.Created >= maxNumber || e.Retired < 0 || e.Retired >= maxNumber {
 		return Key{}, errors.New("iat: want seconds since 1970, and so for retired")

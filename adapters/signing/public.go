@@ -28,7 +28,7 @@ func ParseKeys(jwks []byte) (*PublicKeys, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(jwks, &set); err != nil {
-		return nil, fmt.Errorf("not a JWK Set: %w", err)
+		return nil, fmt.Errorf("not a JWK Set: %s", brief(err.Error()))
 	}
 	if len(set.Keys) > MaxKeys {
 		return nil, fmt.Errorf("keys: %d; at most %d are allowed", len(set.Keys), MaxKeys)
@@ -50,7 +50,7 @@ func (p *PublicKeys) add(data []byte) error {
 	if err := json.Unmarshal(data, &key); errors.Is(err, jose.ErrUnsupportedKeyType) {
 		return nil
 	} else if err != nil {
-		return err
+		return errors.New(brief(err.Error()))
 	}
 	if !key.IsPublic() {
 		return errors.New("holds a private or secret part; publish what omnirelay keys public prints")
@@ -79,7 +79,7 @@ func (p *PublicKeys) Key(_ context.Context, kid string) (ed25519.PublicKey, erro
 }
 
 func unknownKey(kid string) error {
-	return refuse(UnknownKey, "kid", "%.64q is not among the published keys", kid)
+	return refuse(UnknownKey, "kid", "%q is not among the published keys", brief(kid))
 }
 
 // FileKeys are published keys in a file that is read again when it changes.

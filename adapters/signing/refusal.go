@@ -3,6 +3,8 @@ package signing
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/omnirelay/leadership/core"
 )
@@ -46,4 +48,24 @@ func wrongClaim(err error) *TokenError {
 		return refuse(WrongClaims, wrong.Field, "%s", wrong.Message)
 	}
 	return refuse(WrongClaims, "", "%v", err)
+}
+
+// brief makes text from outside fit for a line of a log: what nobody can see is shown as
+// a question mark, and it is cut where it gets long.
+func brief(text string) string {
+	const most = 80
+	cut := text
+	if len(text) > most {
+		cut = text[:most]
+	}
+	cut = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, cut)
+	if len(text) > most {
+		cut += "…"
+	}
+	return cut
 }

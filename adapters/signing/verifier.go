@@ -78,7 +78,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	}
 	payload, err := open(token, key)
 	if err != nil {
-		return Claims{}, refuse(Signature, "", "forged or altered: key %.64s did not sign it: %v", h.KeyID, err)
+		return Claims{}, refuse(Signature, "", "forged or altered: key %s did not sign it: %s", brief(h.KeyID), brief(err.Error()))
 	}
 	b, err := parseBody(payload)
 	if err != nil {
@@ -102,7 +102,7 @@ func open(token string, key ed25519.PublicKey) ([]byte, error) {
 // judge holds what a genuine token says against the verifier's cluster and clock.
 func (v *Verifier) judge(b body) error {
 	if b.Issuer != v.cluster {
-		return refuse(Foreign, "iss", "%.100q; want %q", b.Issuer, v.cluster)
+		return refuse(Foreign, "iss", "%q; want %q", brief(b.Issuer), v.cluster)
 	}
 	now, leeway := v.now().Unix(), int64(v.leeway/time.Second)
 	if b.Expires <= now-leeway {
