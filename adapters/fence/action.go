@@ -75,23 +75,32 @@ func (gt *gate) overtake(scope string, fence uint64) {
 // a *core.Error when scope or fence are malformed or too many scopes are known; that
 // of ctx.
 func (g *Guard) Begin(ctx context.Context, scope string, fence uint64) (*Action, error) {
-	a, err := g.begin(ctx, scope, fence)
-	if err != nil {
-		return nil, g.count(err)
+	a := &Action{guard: g, scope: scope, fence: fence}
+	if err := g.admit(ctx, scope, fence, func() { g.enter(ctx, a) }); err != nil {
+		return nil, err
 	}
-	g.admitted.Add(1)
 	return a, nil
 }
 
-func (g *Guard) begin(ctx context.Context, scope string, fence uint64) (*Action, error) {
-	if err := g.acceptable(scope, fence); err != nil {
-		return nil, err
+// admit waits until the fence is admitted, and calls enter while no other can be.
+func (g *Guard) admit(ctx context.Context, scope string, fence uint64, enter func()) error {
+	err := g.acceptable(scope, fence)
+	if err == nil {
+		err = g.await(ctx, scope, fence, enter)
 	}
+	if err != nil {
+		return g.count(err)
+	}
+	g.admitted.Add(1)
+	return nil
+}
+
+func (g *Guard) await(ctx context.Context, scope string, fence uint64, enter func()) error {
 	var patience *time.Timer
 	for {
-		a, wait, err := g.try(ctx, scope, fence)
+		wait, err := g.try(scope, fence, enter)
 		if wait == nil {
-			return a, err
+			return err
 		}
 		if patience == nil {
 			patience = time.NewTimer(g.o.Patience)
@@ -100,9 +109,9 @@ func (g *Guard) begin(ctx context.Context, scope string, fence uint64) (*Action,
 		select {
 		case <-wait.over:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for admission to %q: %w", scope, ctx.Err())
+			return fmt.Errorf("waiting for admission to %q: %w", scope, ctx.Err())
 		case <-patience.C:
-			return nil, &NotReadyError{Reason: fmt.Sprintf("%s took more than %s", wait.what, g.o.Patience), RetryAfter: retryAfter1}
+			return &NotReadyError{Reason: fmt.Sprintf("%s took more than %s", wait.what, g.o.Patience), RetryAfter: retryAfter1}
 		}
 	}
 }
@@ -126,35 +135,39 @@ type delay struct {
 	what string
 }
 
-// try begins the action, or says why not, or what to wait for before the next try.
-func (g *Guard) try(ctx context.Context, scope string, fence uint64) (*Action, *delay, error) {
+// try admits, or says why not, or what to wait for before the next try.
+func (g *Guard) try(scope string, fence uint64, enter func()) (*delay, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.seeded(scope); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := g.judge(scope, fence); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if g.saved != nil && g.saved[scope] < fence {
 		saved, err := g.save(scope, fence)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return nil, &delay{saved, fmt.Sprintf("saving the mark of %q", scope)}, nil
+		return &delay{saved, fmt.Sprintf("saving the mark of %q", scope)}, nil
 	}
-	gt := g.gates[scope]
-	switch {
-	case gt == nil:
-		gt = &gate{fence: fence, actions: map[*Action]struct{}{}, idle: make(chan struct{})}
-		g.gates[scope] = gt
-	case gt.fence < fence:
-		return nil, &delay{gt.idle, fmt.Sprintf("ending an action of a former leader of %q", scope)}, nil
+	if gt := g.gates[scope]; gt != nil && gt.fence < fence {
+		return &delay{gt.idle, fmt.Sprintf("ending an action of a former leader of %q", scope)}, nil
 	}
-	a := &Action{guard: g, scope: scope, fence: fence}
+	enter()
+	return nil, nil
+}
+
+// enter puts the action under way.
+func (g *Guard) enter(ctx context.Context, a *Action) {
+	gt := g.gates[a.scope]
+	if gt == nil {
+		gt = &gate{fence: a.fence, actions: map[*Action]struct{}{}, idle: make(chan struct{})}
+		g.gates[a.scope] = gt
+	}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	gt.actions[a] = struct{}{}
-	return a, nil, nil
 }
 
 // judge raises the mark to fence, or refuses it.

@@ -163,11 +163,7 @@ func load(ctx context.Context, from Marks) (map[string]uint64, error) {
 // What is done after it returned may come after an action of a higher fence; for that
 // see Do. The errors are those of Begin.
 func (g *Guard) Admit(ctx context.Context, scope string, fence uint64) error {
-	a, err := g.Begin(ctx, scope, fence)
-	if err == nil {
-		a.End()
-	}
-	return err
+	return g.admit(ctx, scope, fence, func() {})
 }
 
 // Do runs effect as an action of the scope's leader under fence. Its context ends
