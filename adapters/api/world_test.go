@@ -129,7 +129,7 @@ func (w *world) start(id core.NodeID, voters []core.NodeID, edit []func(settings
 	o := Options{Source: h, Attach: func(d func(core.ReplicaMessage)) (Attachment, error) { return h.Attach(d) },
 		Cluster: cluster, NodeID: fmt.Sprintf("node-%d", id), Reserved: []string{"node-1", "node-2", "node-3"}, SessionsPerMember: 4,
 		Window: 3 * time.Second, WriteTimeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		Others: func() []string { return []string{"127.0.0.1:1"} }}
+		Others: func() []string { return []string{"127.0.0.1:1"} }, Protocol: transport.Protocol}
 	a := access.Options{Cluster: cluster, Entries: []access.Entry{
 		{Match: "spiffe://demo/member/worker-*", Grants: []access.Grant{{Kind: "custom", MaxPriority: 10}, {Kind: "shard", Namespace: "ns", MaxPriority: 10}, {ID: "job", MaxPriority: 10}}},
 		{Match: "spiffe://demo/member/all", Grants: []access.Grant{{ID: access.EveryScope, MaxPriority: core.MaxPriority}}},

@@ -47,8 +47,6 @@ type Options struct {
 	Gate    access.Gate
 	Metrics *telemetry.Metrics
 	Logger  *slog.Logger
-	// Cluster is not used any more: the gate knows whose certificates are admitted.
-	Cluster string
 	// Hint names another node for a caller that this one cannot serve, as metadata of the
 	// refusal: node, grpc and http. nil: none.
 	Hint func() map[string]string
