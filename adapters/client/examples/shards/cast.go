@@ -96,7 +96,7 @@ func (a *actor) start() (err error) {
 
 // newActor is a member with a certificate in dir/tls.
 func (p *play) newActor(n int) *actor {
-	a := &actor{id: fmt.Sprintf("member-%02d", n), careless: n%2 == 0}
+	a := &actor{id: fmt.Sprintf("member-%02d", n), careless: n%3 != 0}
 	a.log = filepath.Join(p.dir, a.id+".log")
 	a.args = []string{
 		"member", "-id", a.id, "-endpoints", p.endpoints(), "-ca", p.cluster.CA, "-cert", p.tls(a.id + ".pem"), "-key", p.tls(a.id + "-key.pem"),

@@ -94,12 +94,12 @@ func deposed(ctx context.Context) bool {
 const (
 	answerWithin = time.Second
 	retryAfter   = 50 * time.Millisecond
-	giveUpAfter  = 4 * time.Second // without an answer, whatever the context says
+	maxTries     = 50 // without an answer, whatever the context says
 )
 
 // issue issues one assignment, again and again until the resource has answered.
 func (i *issuer) issue(ctx context.Context, t client.Token, id string) error {
-	for start := time.Now(); ; {
+	for tries := 1; ; tries++ {
 		err := i.try(ctx, t, id)
 		var lost *fence.LostError
 		var stale *core.StaleError
@@ -110,7 +110,7 @@ func (i *issuer) issue(ctx context.Context, t client.Token, id string) error {
 			return errors.Join(err, i.note(refusedStale, t, id))
 		case errors.As(err, &lost):
 			return errors.Join(err, i.note(heldBack, t, id))
-		case ctx.Err() != nil || time.Since(start) > giveUpAfter:
+		case ctx.Err() != nil || tries == maxTries:
 			return fmt.Errorf("%s: %w", id, err)
 		}
 		time.Sleep(retryAfter)

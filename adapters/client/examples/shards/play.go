@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -297,39 +295,57 @@ func (p *play) act(ctx context.Context) error {
 	return p.bringBack(time.Now().Add(pauseFor + deadFor))
 }
 
-// strike does the next deed to a leader: kinds of deeds and of members take turns, and
-// the resource has its turn, too.
+// strike does the next deed: a careless leader is paused, one is killed, one that looks
+// at its clock is paused, one is killed, and then the resource.
 func (p *play) strike(now time.Time) error {
 	p.done++
-	if p.done%5 == 0 {
-		p.screen.say("SIGKILL the resource: its marks and its log survive it")
-		if err := p.note("kill", resourceName); err != nil {
-			return err
-		}
-		p.resource.kill()
-		p.back = now.Add(time.Second / 2)
-		return nil
+	switch p.done % 5 {
+	case 1:
+		return p.pause(now, p.victim(func(a *actor) bool { return a.careless }))
+	case 3:
+		return p.pause(now, p.victim(func(a *actor) bool { return !a.careless }))
+	case 0:
+		return p.killResource(now)
+	default:
+		return p.kill(now, p.victim(func(*actor) bool { return true }))
 	}
-	a := p.victim(p.done/2%2 == 0)
+}
+
+func (p *play) pause(now time.Time, a *actor) error {
 	if a == nil {
 		return nil
 	}
 	leads := p.scores.leads(a.id)
-	if p.done%2 == 0 {
-		if err := p.note("kill", a.id); err != nil {
-			return err
-		}
-		a.process.kill()
-		a.state, a.backAt = killed, now.Add(deadFor)
-		p.screen.say("SIGKILL %s, which led %d shards", a.describe(), leads)
-		return nil
-	}
 	if err := p.note("pause", a.id); err != nil {
 		return err
 	}
 	a.process.signal(syscall.SIGSTOP)
 	a.state, a.backAt = paused, now.Add(pauseFor)
 	p.screen.say("SIGSTOP %s, which led %d shards, for %v: its lease is shorter", a.describe(), leads, pauseFor)
+	return nil
+}
+
+func (p *play) kill(now time.Time, a *actor) error {
+	if a == nil {
+		return nil
+	}
+	leads := p.scores.leads(a.id)
+	if err := p.note("kill", a.id); err != nil {
+		return err
+	}
+	a.process.kill()
+	a.state, a.backAt = killed, now.Add(deadFor)
+	p.screen.say("SIGKILL %s, which led %d shards", a.describe(), leads)
+	return nil
+}
+
+func (p *play) killResource(now time.Time) error {
+	if err := p.note("kill", resourceName); err != nil {
+		return err
+	}
+	p.resource.kill()
+	p.back = now.Add(time.Second / 2)
+	p.screen.say("SIGKILL the resource: its marks and its log are on its disk")
 	return nil
 }
 
@@ -344,18 +360,15 @@ func (p *play) note(what, whom string) error {
 	return p.deeds.write(deed{At: clock.Boottime(), What: what, Whom: whom})
 }
 
-// victim is the member of a kind that leads most; nil: none leads.
-func (p *play) victim(careless bool) *actor {
-	var candidates []*actor
+// victim is the member of those wanted that leads most; nil: none leads.
+func (p *play) victim(wanted func(*actor) bool) *actor {
+	var most *actor
 	for _, a := range p.actors {
-		if a.state == running && a.careless == careless && p.scores.leads(a.id) > 0 {
-			candidates = append(candidates, a)
+		if leads := p.scores.leads(a.id); a.state == running && wanted(a) && leads > 0 && (most == nil || leads > p.scores.leads(most.id)) {
+			most = a
 		}
 	}
-	if len(candidates) == 0 {
-		return nil
-	}
-	return slices.MaxFunc(candidates, func(a, b *actor) int { return cmp.Compare(p.scores.leads(a.id), p.scores.leads(b.id)) })
+	return most
 }
 
 // bringBack starts and resumes those whose time has come.
