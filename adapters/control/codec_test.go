@@ -175,6 +175,7 @@ func TestWrongBodiesAreNamedByPlace(t *testing.T) {
 		`{"membrId":"a"}`: "membrId: unknown field; known here: requestId, correlationId, base, memberId,",
 		`{"stands":[{},{"selector":{"scope":"a"}}]}`: "stands[1].selector.scope: unknown field; known here: kind, namespace, id, labels",
 		`{"stands":[{"priority":"x"}]}`:              `stands[0].priority: it is "x"; want a whole number from -2147483648 to 2147483647`,
+		`{"":1}`:                                     "body: unknown field",
 		`{"stands":[null]}`:                          "stands[0]: it is null; want an object",
 		`{"stands":{}}`:                              "stands: it is an object; want a list",
 		`{"base":1.0}`:                               "base: it is 1.0; want a whole number from 0 to 18446744073709551615",
@@ -199,7 +200,7 @@ func TestWrongBodiesAreNamedByPlace(t *testing.T) {
 		"{\"memberId\":\"\xff\"}":                    "body: it is not UTF-8",
 		`{"stands":[{"selector":{"labels":{"x":[[[[`: "stands[0].selector.labels.x: it is a list; want a text",
 		`{"` + strings.Repeat("z", 4000) + `":1}`:    strings.Repeat("z", 80) + "…: unknown field",
-		`{"stands":[`:                                "stands: it is no JSON",
+		`{"stands":[`: "stands: it is no JSON",
 		`{"memberId":"` + strings.Repeat("a", 100) + `",}`: "body: it is no JSON",
 	} {
 		err := decode([]byte(body), &controlpb.OpenSessionRequest{})

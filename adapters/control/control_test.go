@@ -246,6 +246,7 @@ func TestProblems(t *testing.T) {
 		"malformed scope":   {path: "/control/leaders?scope=a%20b", status: 400, field: "scope", says: "has a byte that is no letter"},
 		"empty scope":       {path: "/control/leaders?scope=", status: 400, field: "scope"},
 		"unknown parameter": {path: "/control/leaders?scop=a", status: 400, field: "scop", says: "known here: scope, linearizable"},
+		"nameless":          {path: "/control/leaders?=l", status: 400, field: "query", says: "known here: scope, linearizable"},
 		"no parameters":     {path: "/control/held?scope=job", status: 400, field: "scope", says: "takes none"},
 		"twice":             {path: "/control/leaders?scope=job&scope=job", status: 400, field: "scope", says: "given 2 times"},
 		"malformed query":   {path: "/control/leaders?scope=%zz", status: 400, field: "query"},

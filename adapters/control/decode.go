@@ -102,7 +102,7 @@ func placeOrBody(place string) string {
 // join names a field within place, cut where a caller wrote more than is told back.
 func join(place, name string) string {
 	if place == "" {
-		return clip(name)
+		return placeOrBody(clip(name))
 	}
 	return place + "." + clip(name)
 }

@@ -216,11 +216,15 @@ func parseQuery(rt route, raw string) (map[string]string, error) {
 	}
 	query := make(map[string]string, len(values))
 	for name, list := range values {
+		blamed := clip(name)
+		if name == "" {
+			blamed = "query"
+		}
 		if rt.method != "*" && !slices.Contains(rt.params, name) {
-			return nil, wrong(clip(name), "unknown query parameter; %s", knownParams(rt))
+			return nil, wrong(blamed, "unknown query parameter; %s", knownParams(rt))
 		}
 		if len(list) > 1 {
-			return nil, wrong(clip(name), "given %d times; write it once", len(list))
+			return nil, wrong(blamed, "given %d times; write it once", len(list))
 		}
 		query[name] = list[0]
 	}
