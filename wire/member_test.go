@@ -284,6 +284,10 @@ func TestRegistryCommands(t *testing.T) {
 	}
 	_, err := TransferCommand(&controlpb.TransferRequest{FenceToken: 1 << 53})
 	wantField(t, "transfer", err, "fenceToken")
+	_, err = DeclareScopesCommand(&controlpb.DeclareScopesRequest{Scopes: make([]*controlpb.ScopeSpec, core.MaxScopesPerCmd+1)})
+	wantField(t, "declare", err, "scopes")
+	_, err = RetireScopesCommand(&controlpb.RetireScopesRequest{})
+	wantField(t, "retire", err, "scopes")
 	_, err = CordonCommand(&controlpb.CordonRequest{RequestId: "\n"})
 	wantField(t, "cordon", err, "requestId")
 }

@@ -189,10 +189,21 @@ func ResignCommand(r *controlpb.ResignRequest) (*logpb.Command, error) {
 	return c, checkPositive("fenceToken", r.GetFenceToken())
 }
 
+// checkScopes counts before anything is converted.
+func checkScopes(n int) error {
+	if n == 0 || n > core.MaxScopesPerCmd {
+		return malformed("scopes", "are %d, want 1 to %d", n, core.MaxScopesPerCmd)
+	}
+	return nil
+}
+
 // DeclareScopesCommand converts a request.
 func DeclareScopesCommand(r *controlpb.DeclareScopesRequest) (*logpb.Command, error) {
 	c, err := commandOf(r)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkScopes(len(r.GetScopes())); err != nil {
 		return nil, err
 	}
 	declare := &logpb.DeclareScopes{}
@@ -208,6 +219,9 @@ func DeclareScopesCommand(r *controlpb.DeclareScopesRequest) (*logpb.Command, er
 func RetireScopesCommand(r *controlpb.RetireScopesRequest) (*logpb.Command, error) {
 	c, err := commandOf(r)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkScopes(len(r.GetScopes())); err != nil {
 		return nil, err
 	}
 	c.Kind = &logpb.Command_RetireScopes{RetireScopes: &logpb.RetireScopes{Scopes: r.GetScopes()}}

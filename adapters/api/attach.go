@@ -39,7 +39,6 @@ type attached struct {
 	service *Service
 	stream  memberStream
 	caller  access.Caller
-	prefix  string // of this caller's request ids in the log
 	at      Attachment
 	allowed *rate.Limiter
 	outbox
@@ -57,7 +56,7 @@ func (s *Service) Attach(stream memberStream) error {
 		return errClosing
 	default:
 	}
-	a := &attached{service: s, stream: stream, caller: caller, prefix: prefixOf(caller), outbox: newOutbox(),
+	a := &attached{service: s, stream: stream, caller: caller, outbox: newOutbox(),
 		allowed: rate.NewLimiter(MaxStreamMessages, MaxStreamMessages)}
 	if err := s.members.enter(caller.Member); err != nil {
 		return err
@@ -322,7 +321,7 @@ func (a *attached) refuse(id string, err error) error {
 // deliver takes what the replica says. It is called on the node's loop.
 func (a *attached) deliver(m core.ReplicaMessage) {
 	if m.Reply != nil {
-		id := m.Reply.RequestID[min(len(a.prefix), len(m.Reply.RequestID)):]
+		id := ownID(m.Reply.RequestID)
 		a.end(id)
 		_ = a.reply(&core.Reply{RequestID: id, Result: m.Reply.Result}) // as many as were let through
 		return

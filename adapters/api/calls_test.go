@@ -298,6 +298,18 @@ func TestOneRequestManyTimes(t *testing.T) {
 	if err != nil || len(sessions.Sessions) != 1 {
 		t.Errorf("sessions %v, %v", sessions, err)
 	}
+	// The same id for something else is another request: it is executed.
+	c := w.nodes[0].member("worker-1")
+	token, _ := w.nodes[0].Token("job")
+	resigned, err := c.Resign(w.ctx(), &controlpb.ResignRequest{RequestId: "the-one", Session: sessions.Sessions[0].Id, Scope: "job", FenceToken: token.Fence})
+	if err != nil || resigned.Revision <= sessions.Revision {
+		t.Errorf("resigned at %v, %v", resigned, err)
+	}
+	again := openRequest("worker-1", "job")
+	again.RequestId, again.Ttl = "the-one", durationpb.New(time.Hour)
+	if got, err := c.OpenSession(w.ctx(), again); err != nil || got.Session == sessions.Sessions[0].Id || got.Ttl.AsDuration() != time.Hour {
+		t.Errorf("opened %v, %v", got, err)
+	}
 	// The same id of another caller is another request.
 	other := openRequest("worker-2", "job")
 	other.RequestId = "the-one"

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
@@ -21,13 +23,27 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// prefixOf begins the request ids of a caller in the log. Without it one caller could
-// take the reply of another, or hold its id. It is of the name, not of the credential: a
-// retry with a renewed certificate is a retry.
-func prefixOf(c access.Caller) string {
-	sum := sha256.Sum256([]byte(c.Name))
-	return hex.EncodeToString(sum[:8]) + "/"
+// idPrefix is the length of what stands before a caller's request id in the log.
+const idPrefix = 2*12 + 1
+
+// logID is the request id of a converted request in the log. Before the caller's own stands
+// a digest of two things. Who asks, or one caller could take the reply of another: by
+// name, not by credential, since a retry with a renewed certificate is a retry. And what
+// is asked, or a request that was given an id of before by mistake would get that
+// one's reply and never be executed.
+func logID(caller access.Caller, c *logpb.Command) string {
+	what, err := proto.MarshalOptions{Deterministic: true}.Marshal(&logpb.Command{Kind: c.Kind})
+	if err != nil {
+		what = nil // no UTF-8 in it: refused when it is validated
+	}
+	sum := sha256.New()
+	_, _ = fmt.Fprintf(sum, "%d/%s/", len(caller.Name), caller.Name)
+	_, _ = sum.Write(what) // a hash takes everything
+	return hex.EncodeToString(sum.Sum(nil)[:12]) + "/" + c.RequestId
 }
+
+// ownID is the caller's part of a request id in the log.
+func ownID(id string) string { return id[min(idPrefix, len(id)):] }
 
 // complete makes a converted request a command of its caller.
 //
@@ -38,7 +54,7 @@ func (s *Service) complete(c *logpb.Command, caller access.Caller) {
 	if c.RequestId == "" {
 		c.RequestId = s.newID()
 	}
-	c.RequestId = prefixOf(caller) + c.RequestId
+	c.RequestId = logID(caller, c)
 	c.Actor = caller.Name
 	if c.Base == 0 {
 		s.o.Source.View(func(g *core.Registry, _ core.Status) { c.Base = g.Revision() })

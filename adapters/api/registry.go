@@ -11,13 +11,14 @@ import (
 )
 
 // change executes a command of an operator or administrator.
-func (s *Service) change(ctx context.Context, may func(access.Caller) error, c *logpb.Command, err error) (*core.Result, error) {
+func change[R any](ctx context.Context, s *Service, may func(access.Caller) error, convert func(R) (*logpb.Command, error), r R) (*core.Result, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	caller := callerOf(ctx)
-	if denied := may(caller); denied != nil {
-		return nil, denied
+	if err := may(caller); err != nil {
+		return nil, err
 	}
+	c, err := convert(r)
 	if err != nil {
 		return nil, asked(err)
 	}
@@ -26,8 +27,7 @@ func (s *Service) change(ctx context.Context, may func(access.Caller) error, c *
 
 // DeclareScopes adds scopes, or changes them. For administrators.
 func (s *Service) DeclareScopes(ctx context.Context, r *controlpb.DeclareScopesRequest) (*controlpb.DeclareScopesResponse, error) {
-	c, err := wire.DeclareScopesCommand(r)
-	result, err := s.change(ctx, access.Caller.MayAdmin, c, err)
+	result, err := change(ctx, s, access.Caller.MayAdmin, wire.DeclareScopesCommand, r)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +36,7 @@ func (s *Service) DeclareScopes(ctx context.Context, r *controlpb.DeclareScopesR
 
 // RetireScopes removes scopes. For administrators.
 func (s *Service) RetireScopes(ctx context.Context, r *controlpb.RetireScopesRequest) (*controlpb.RetireScopesResponse, error) {
-	c, err := wire.RetireScopesCommand(r)
-	result, err := s.change(ctx, access.Caller.MayAdmin, c, err)
+	result, err := change(ctx, s, access.Caller.MayAdmin, wire.RetireScopesCommand, r)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +45,7 @@ func (s *Service) RetireScopes(ctx context.Context, r *controlpb.RetireScopesReq
 
 // Transfer asks the holder of a scope to hand it over. For operators.
 func (s *Service) Transfer(ctx context.Context, r *controlpb.TransferRequest) (*controlpb.TransferResponse, error) {
-	c, err := wire.TransferCommand(r)
-	result, err := s.change(ctx, access.Caller.MayOperate, c, err)
+	result, err := change(ctx, s, access.Caller.MayOperate, wire.TransferCommand, r)
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +54,7 @@ func (s *Service) Transfer(ctx context.Context, r *controlpb.TransferRequest) (*
 
 // CancelTransfer withdraws a request to hand over. For operators.
 func (s *Service) CancelTransfer(ctx context.Context, r *controlpb.CancelTransferRequest) (*controlpb.CancelTransferResponse, error) {
-	c, err := wire.CancelTransferCommand(r)
-	result, err := s.change(ctx, access.Caller.MayOperate, c, err)
+	result, err := change(ctx, s, access.Caller.MayOperate, wire.CancelTransferCommand, r)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +63,7 @@ func (s *Service) CancelTransfer(ctx context.Context, r *controlpb.CancelTransfe
 
 // Cordon keeps a member from being elected. For operators.
 func (s *Service) Cordon(ctx context.Context, r *controlpb.CordonRequest) (*controlpb.CordonResponse, error) {
-	c, err := wire.CordonCommand(r)
-	result, err := s.change(ctx, access.Caller.MayOperate, c, err)
+	result, err := change(ctx, s, access.Caller.MayOperate, wire.CordonCommand, r)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +72,7 @@ func (s *Service) Cordon(ctx context.Context, r *controlpb.CordonRequest) (*cont
 
 // Uncordon lifts a cordon. For operators.
 func (s *Service) Uncordon(ctx context.Context, r *controlpb.UncordonRequest) (*controlpb.UncordonResponse, error) {
-	c, err := wire.UncordonCommand(r)
-	result, err := s.change(ctx, access.Caller.MayOperate, c, err)
+	result, err := change(ctx, s, access.Caller.MayOperate, wire.UncordonCommand, r)
 	if err != nil {
 		return nil, err
 	}

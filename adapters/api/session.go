@@ -56,7 +56,7 @@ func (s *Service) room(caller access.Caller, c *logpb.Command) error {
 		if old, ok := g.Session(core.SessionID(open.Replaces)); ok && old.MemberID == open.MemberId {
 			live--
 		}
-		answered = c.RequestId != "" && g.Answered(prefixOf(caller)+c.RequestId)
+		answered = c.RequestId != "" && g.Answered(logID(caller, c))
 	})
 	if live < s.o.SessionsPerMember || answered {
 		return nil
