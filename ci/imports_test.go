@@ -75,7 +75,7 @@ var rooms = []room{
 	{path: "adapters/logtest", may: []string{"core", "core/logpb", "adapters/storeserver", "adapters/host", "adapters/raftlog"},
 		why: "a suite that knew the stores it judges would bend to them"},
 	{path: "adapters/fence", may: []string{"core", "wire"},
-		tests: []string{"adapters/storeserver"},
+		tests: []string{"adapters/signing", "adapters/storeserver"},
 		why:   "a resource takes the guard without taking a node of the registry"},
 	{path: "adapters/storeserver",
 		why: "starts programs of others, and knows as little of us as they do"},

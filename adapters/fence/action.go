@@ -111,7 +111,7 @@ func (g *Guard) await(ctx context.Context, scope string, fence uint64, enter fun
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for admission to %q: %w", scope, ctx.Err())
 		case <-patience.C:
-			return &NotReadyError{Reason: fmt.Sprintf("%s took more than %s", wait.what, g.o.Patience), RetryAfter: retryAfter1}
+			return &NotReadyError{Reason: fmt.Sprintf("%s took more than %s", wait.what, g.o.Patience), RetryAfter: comeBack}
 		}
 	}
 }

@@ -70,7 +70,7 @@ type Options struct {
 const (
 	defaultPatience = 5 * time.Second
 	defaultTimeout  = 5 * time.Second
-	retryAfter1     = time.Second // the hint of a NotReadyError
+	comeBack        = time.Second // the hint of a NotReadyError
 )
 
 func (o *Options) complete() error {

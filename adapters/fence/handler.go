@@ -67,7 +67,9 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, action *Action, ne
 	next.ServeHTTP(guarded, r)
 	if stale := action.Stale(); stale != nil && !guarded.wrote {
 		release()
-		w.Header().Set("Connection", "close") // deadlines of the connection have passed
+		if r.ProtoMajor == 1 { // later versions know no such header
+			w.Header().Set("Connection", "close") // deadlines of the connection have passed
+		}
 		writeProblem(w, r, g.count(stale))
 	}
 }

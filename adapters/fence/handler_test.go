@@ -3,34 +3,64 @@ package fence
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"github.com/omnirelay/leadership/core"
 )
 
-// serveHTTP serves next guarded, over HTTP/2 if two, and returns its URL and a client.
-func serveHTTP(t *testing.T, g *Guard, two bool, scope func(*http.Request) (string, error), next http.HandlerFunc, out ...OutgoingOption) (string, *http.Client) {
+// protocols are what a handler is served over.
+var protocols = []string{"HTTP/1.1", "HTTP/2.0", "HTTP/3.0"}
+
+// serveHTTP serves next guarded, and returns its URL and a client.
+func serveHTTP(t *testing.T, g *Guard, protocol string, scope func(*http.Request) (string, error), next http.HandlerFunc, out ...OutgoingOption) (string, *http.Client) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(g.Handler(next, scope))
-	s.EnableHTTP2 = two
-	if two {
-		s.StartTLS()
-	} else {
+	s.EnableHTTP2 = protocol == "HTTP/2.0"
+	if protocol == "HTTP/1.1" {
 		s.Start()
+	} else {
+		s.StartTLS()
 	}
 	t.Cleanup(s.Close)
-	client := s.Client()
-	base := client.Transport
+	client, url := s.Client(), s.URL
+	base := client.Transport.(*http.Transport)
+	t.Cleanup(base.CloseIdleConnections)
 	client.Transport = Transport(base, out...)
-	t.Cleanup(base.(*http.Transport).CloseIdleConnections)
-	return s.URL, client
+	if protocol == "HTTP/3.0" {
+		url, client = serveHTTP3(t, s.Config.Handler, s.TLS.Certificates, base.TLSClientConfig, out)
+	}
+	return url, client
+}
+
+func serveHTTP3(t *testing.T, h http.Handler, certificates []tls.Certificate, trust *tls.Config, out []OutgoingOption) (string, *http.Client) {
+	t.Helper()
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	ok(t, err)
+	server := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certificates})}
+	served := make(chan struct{})
+	go func() {
+		_ = server.Serve(socket) // it says that it was closed
+		close(served)
+	}()
+	base := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: trust.RootCAs, ServerName: "example.com"}}
+	t.Cleanup(func() {
+		ok(t, base.Close())
+		ok(t, server.Close())
+		<-served
+		_ = socket.Close() // the server may have done it
+	})
+	return "https://" + socket.LocalAddr().String(), &http.Client{Transport: Transport(base, out...)}
 }
 
 func post(ctx context.Context, client *http.Client, url string, body io.Reader) (*http.Response, error) {
@@ -55,12 +85,12 @@ func problem(t *testing.T, r *http.Response, err error) map[string]any {
 }
 
 func TestHandler(t *testing.T) {
-	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
-		t.Run(name, func(t *testing.T) { testHandler(t, two) })
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) { testHandler(t, protocol) })
 	}
 }
 
-func testHandler(t *testing.T, two bool) {
+func testHandler(t *testing.T, protocol string) {
 	g := newGuard(t, Options{})
 	scope := func(r *http.Request) (string, error) {
 		if r.URL.Path == "/broken" {
@@ -68,7 +98,7 @@ func testHandler(t *testing.T, two bool) {
 		}
 		return strings.TrimPrefix(r.URL.Path, "/"), nil
 	}
-	url, client := serveHTTP(t, g, two, scope, func(w http.ResponseWriter, r *http.Request) {
+	url, client := serveHTTP(t, g, protocol, scope, func(w http.ResponseWriter, r *http.Request) {
 		a, _ := From(r.Context())
 		_, _ = io.Copy(w, r.Body)
 		_, _ = io.WriteString(w, a.Leader)
@@ -79,7 +109,7 @@ func testHandler(t *testing.T, two bool) {
 	body, err := io.ReadAll(r.Body)
 	ok(t, err)
 	r.Body.Close()
-	if string(body) != "hello m1" || r.ProtoMajor == 2 != two {
+	if string(body) != "hello m1" || r.Proto != protocol {
 		t.Errorf("%s: %q", r.Proto, body)
 	}
 
@@ -120,11 +150,11 @@ func testHandler(t *testing.T, two bool) {
 // A deposed leader whose request is half sent is cut: its successor does not wait
 // for the rest.
 func TestUploadOverHTTPIsCut(t *testing.T) {
-	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
 			g := newGuard(t, Options{})
 			entered := make(chan struct{})
-			url, client := serveHTTP(t, g, two, nil, func(w http.ResponseWriter, r *http.Request) {
+			url, client := serveHTTP(t, g, protocol, nil, func(w http.ResponseWriter, r *http.Request) {
 				if a, _ := From(r.Context()); a.Fence == 5 {
 					close(entered)
 					if _, err := io.ReadAll(r.Body); err == nil {
@@ -164,11 +194,11 @@ func TestUploadOverHTTPIsCut(t *testing.T) {
 
 // A deposed leader that does not read the response is cut too.
 func TestDeafClientOverHTTPIsCut(t *testing.T) {
-	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
 			g := newGuard(t, Options{Patience: 20 * time.Second})
 			ended := make(chan error, 1)
-			url, client := serveHTTP(t, g, two, nil, func(w http.ResponseWriter, r *http.Request) {
+			url, client := serveHTTP(t, g, protocol, nil, func(w http.ResponseWriter, r *http.Request) {
 				a, _ := From(r.Context())
 				if a.Fence != 5 {
 					return
@@ -231,7 +261,7 @@ func TestNotReadyOverHTTP(t *testing.T) {
 		asked <- struct{}{}
 		return Leaders{}, errors.New("no route")
 	}})
-	url, client := serveHTTP(t, g, false, nil, func(http.ResponseWriter, *http.Request) { t.Error("admitted") })
+	url, client := serveHTTP(t, g, "HTTP/1.1", nil, func(http.ResponseWriter, *http.Request) { t.Error("admitted") })
 	r, err := post(leader(t.Context(), "s", 5), client, url, nil)
 	if p := problem(t, r, err); r.StatusCode != http.StatusServiceUnavailable || p["code"] != "guard-not-ready" || r.Header.Get("Retry-After") != "1" {
 		t.Errorf("%s %v", r.Status, p)
@@ -241,7 +271,7 @@ func TestNotReadyOverHTTP(t *testing.T) {
 
 func TestLostAuthorityIsNotSentOverHTTP(t *testing.T) {
 	lost := errors.New("the lease has run out")
-	url, client := serveHTTP(t, newGuard(t, Options{}), false, nil, func(http.ResponseWriter, *http.Request) { t.Error("sent") },
+	url, client := serveHTTP(t, newGuard(t, Options{}), "HTTP/1.1", nil, func(http.ResponseWriter, *http.Request) { t.Error("sent") },
 		HeldBy(func(context.Context) error { return lost }))
 	body := &closing{Reader: strings.NewReader("x")}
 	r, err := post(leader(t.Context(), "s", 5), client, url, body)

@@ -145,7 +145,7 @@ func (g *Guard) seeded(scope string) error {
 	if s.done {
 		reason = fmt.Sprintf("nobody led %q when the registry was asked last", scope)
 	}
-	return &NotReadyError{Reason: reason, RetryAfter: max(retryAfter1, time.Until(s.next)), Why: s.failed}
+	return &NotReadyError{Reason: reason, RetryAfter: max(comeBack, time.Until(s.next)), Why: s.failed}
 }
 
 func (s *seeding) knows(scope string) bool {

@@ -71,7 +71,7 @@ func TestVerifiedCalls(t *testing.T) {
 
 func TestVerifiedRequests(t *testing.T) {
 	g := newGuard(t, Options{Verifier: VerifierFunc(sealed)})
-	url, client := serveHTTP(t, g, false, nil, func(http.ResponseWriter, *http.Request) {})
+	url, client := serveHTTP(t, g, "HTTP/1.1", nil, func(http.ResponseWriter, *http.Request) {})
 	for token, want := range map[string]struct {
 		status int
 		code   string
