@@ -81,7 +81,7 @@ func (f *front) newWeb(n *node, signer *signing.Signer) (err error) {
 	o := control.Options{
 		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Open: c.Control.Open, Boottime: clock.Boottime,
 		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
-		MaxBody: int64(c.Limits.RequestBytes),
+		MaxBody: int64(c.Limits.RequestBytes), Hint: f.hint(n),
 	}
 	if signer != nil {
 		o.Keys = signer.PublicJSON
