@@ -62,7 +62,7 @@ func newFront(n *node) (f *front, err error) {
 func (f *front) apiOptions(n *node, signer *signing.Signer) api.Options {
 	c := n.config
 	o := api.Options{
-		Source: n.host, Session: f.gate.Limiter.Session, Protocol: transport.Protocol, Others: func() []string { return addresses(c) },
+		Source: n.host, Session: f.gate.Limiter.Session, Allow: f.gate.Limiter.Request, Protocol: transport.Protocol, Others: func() []string { return addresses(c) },
 		SessionsPerMember: c.Limits.SessionsPerMember, Cluster: c.ClusterID, NodeID: c.NodeID, Epsilon: c.ClockDrift,
 		Window: c.MaxElectionWindow, WriteTimeout: c.Streams.WriteTimeout, Logger: n.logger,
 		Attach: func(deliver func(core.ReplicaMessage)) (api.Attachment, error) { return n.host.Attach(deliver) },
