@@ -463,6 +463,58 @@ func (m *muted) WriteTo(p []byte, to net.Addr) (int, error) {
 	return m.PacketConn.WriteTo(p, to)
 }
 
+// TestAFloodOfHandshakes from senders that never hear the answer, as forged ones do
+// not: they get half of the places, and an honest caller is let in beside them.
+func TestAFloodOfHandshakes(t *testing.T) {
+	t.Parallel()
+	const places = 20
+	s := serveGRPC(t, &testService{duplex: echo, unary: tellsProtocol}, Limits{Connections: places, FreeHandshakes: 10_000, HandshakeTimeout: 3 * time.Second})
+	socket, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood := &quic.Transport{Conn: &deafened{PacketConn: socket}}
+	target, err := net.ResolveUDPAddr("udp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := s.tls()()
+	config.NextProtos = []string{http3.NextProtoH3}
+	ctx, cancel := context.WithCancel(t.Context())
+	var dials sync.WaitGroup
+	defer func() {
+		cancel()
+		dials.Wait()
+		_ = flood.Close()
+		_ = socket.Close()
+	}()
+	for range 5 * places {
+		dials.Go(func() { _, _ = flood.Dial(ctx, target, config, nil) })
+	}
+	eventually(t, "half of the places are taken", func() bool { return s.grpc.Stats().Connections == places/2 })
+	for range 5 {
+		if protocol, _ := protocolOf(t, s.channel(only(OnlyHTTP3))); protocol != HTTP3 {
+			t.Errorf("over %s", protocol)
+		}
+	}
+	if got := s.grpc.Stats().Connections; got > places/2+5 {
+		t.Errorf("%d connections", got)
+	}
+	cancel()
+	dials.Wait()
+}
+
+// deafened hears nothing.
+type deafened struct{ net.PacketConn }
+
+func (d *deafened) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		if _, _, err := d.PacketConn.ReadFrom(p); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
 // retries counts the packets that ask a sender to prove its address.
 type retries struct {
 	net.PacketConn

@@ -116,6 +116,9 @@ func NewChannel(o ChannelOptions) (*Channel, error) {
 	if c.tcp, err = o.dialTCP(); err != nil {
 		return nil, err
 	}
+	if o.Prefer == OnlyHTTP3 {
+		o.FallbackAfter = quicDialTimeout // there is nothing to fall back to
+	}
 	if o.Prefer != OnlyHTTP2 {
 		c.quic = newQUICPath(o.Address, o.TLS, o.FallbackAfter, o.DeadAfter, o.Logger)
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -171,10 +170,6 @@ type GRPCFront struct {
 	admission *admission
 }
 
-// grpcPing is after how long a silent caller on HTTP/2 is asked; a second is the
-// least that grpc does.
-const grpcPing = 2 * time.Second
-
 // NewGRPCFront makes the server; its services are registered on Server before Serve.
 // The options must not set what Limits bound, and interceptors of theirs must be
 // chained: they run after those that this adds.
@@ -190,7 +185,7 @@ func NewGRPCFront(o FrontOptions, options ...grpc.ServerOption) (*GRPCFront, err
 		grpc.MaxHeaderListSize(uint32(l.HeaderBytes)), //nolint:gosec // validated
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(l.HandshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.UnusedTimeout, Time: grpcPing, Timeout: max(l.IdleTimeout, time.Second)}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.UnusedTimeout, Time: serverPing, Timeout: serverPing}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(enterUnary), grpc.ChainStreamInterceptor(enterStream),
 	}, options...)

@@ -24,8 +24,8 @@ type Limits struct {
 	// IdleTimeout is the silence after which the other end of a connection counts as
 	// dead. It must be below the TTL of the leases that hang on connections, so that a
 	// dead member's stream is gone before its session is. A live end is asked four times
-	// within it. QUIC only: grpc's own least on HTTP/2 is one second, and the kernel
-	// tells of a process that was killed. Default 1.5 s.
+	// within it. QUIC only: on TCP the kernel tells of a process that was killed, and a
+	// machine that vanished is asked after some seconds. Default 1.5 s.
 	IdleTimeout time.Duration
 	// UnusedTimeout is how long a connection may stand without a call. Default 1 min.
 	UnusedTimeout time.Duration

@@ -57,6 +57,9 @@ func NewRoundTripper(o RoundTripperOptions) (*RoundTripper, error) {
 	}
 	base := ChannelOptions{FallbackAfter: o.FallbackAfter, DeadAfter: o.DeadAfter, Logger: o.Logger}
 	base.withDefaults()
+	if o.Prefer == OnlyHTTP3 {
+		base.FallbackAfter = quicDialTimeout // there is nothing to fall back to
+	}
 	o.FallbackAfter, o.DeadAfter, o.Logger = base.FallbackAfter, base.DeadAfter, base.Logger
 	rt := &RoundTripper{o: o, origins: map[string]*origin{}}
 	dialer := &freshDialer{config: o.TLS}
