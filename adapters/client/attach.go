@@ -104,7 +104,7 @@ func (c *Client) attachTo(address string) (served bool, err error) {
 	late.Stop()
 	l := &link{
 		address: address, conn: conn, out: make(chan *controlpb.AttachRequest, maxUnsent), leave: leave,
-		silentAt: core.Never, patience: c.o.TTL/5 + jitter(c.o.TTL/6),
+		silentAt: core.Never, patience: c.o.TTL/5 + jitter(c.o.TTL/10),
 	}
 	if err := c.welcomed(l, first.GetWelcome()); err != nil {
 		return false, err

@@ -40,6 +40,8 @@ type Client struct {
 	// margin.
 	until atomic.Int64
 
+	signing chan struct{} // one for each request for a signed token
+
 	wake   chan struct{}
 	closed chan struct{}   // closed when the session is
 	ctx    context.Context // of everything that runs for this client
@@ -52,7 +54,7 @@ type Client struct {
 func New(o Options) (*Client, error) {
 	o = o.complete()
 	c := &Client{
-		o: o, logger: o.Logger, cluster: o.Cluster, wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		o: o, logger: o.Logger, cluster: o.Cluster, wake: make(chan struct{}, 1), closed: make(chan struct{}), signing: make(chan struct{}, maxSigning),
 		asked: map[string]*logpb.Selector{}, readers: map[*reader]struct{}{},
 	}
 	var memberErr, dialErr error

@@ -345,9 +345,9 @@ func (n *node) Subscribe(r *controlpb.LeadershipSubscribeRequest, out grpc.Serve
 	}
 }
 
-// testTTL is short enough for a test to wait for its end, and long enough for a busy
-// machine.
-const testTTL = time.Second
+// testTTL is short enough for a test to wait for its end, and long enough for a machine
+// that is busy with other tests.
+const testTTL = 3 * time.Second
 
 // newClient returns a client of the nodes; it is closed with the test.
 func newClient(t testing.TB, member string, nodes []*node, change ...func(*Options)) *Client {

@@ -49,7 +49,10 @@ func (c *Client) Run(ctx context.Context, scopes []Scope, f func(ctx context.Con
 	err := r.end()
 	r.serving.Wait()
 	r.forget()
-	return err
+	if err != nil {
+		return fmt.Errorf("client: Run: %w", err)
+	}
+	return nil
 }
 
 // run is one call of Run. The client's mu guards what changes.

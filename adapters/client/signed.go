@@ -16,6 +16,8 @@ const (
 	signWithin = 2 * time.Second
 	signPause  = 200 * time.Millisecond // after the first request that failed
 	maxSign    = 10 * time.Second
+	// maxSigning bounds the requests of one client under way at the same time.
+	maxSigning = 4
 )
 
 // sign keeps a signed token in the authority of a leadership, a fresh one from half the
@@ -57,7 +59,8 @@ func (c *Client) keepSigned(ctx context.Context, l *lead, first chan<- struct{})
 			return
 		case ctx.Err() == nil:
 			failed++
-			pause = jitter(backoff(signPause, maxSign, failed))
+			after, _ := advice(err)
+			pause = max(jitter(backoff(signPause, maxSign, failed)), min(after, maxSign))
 			c.logger.Warn("no signed token", "scope", l.token.Scope, "fence", l.token.Fence, "error", err)
 		}
 		select {
@@ -69,6 +72,12 @@ func (c *Client) keepSigned(ctx context.Context, l *lead, first chan<- struct{})
 
 // signOnce fetches a token and returns when the next is due.
 func (c *Client) signOnce(ctx context.Context, l *lead) (time.Duration, error) {
+	select {
+	case c.signing <- struct{}{}:
+		defer func() { <-c.signing }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	conn := c.conn()
 	if conn == nil {
 		return 0, status.Error(codes.Unavailable, "not attached to a node")

@@ -215,7 +215,8 @@ func succession(accepted []assignment, scope string, fence uint64, at int64) (ti
 }
 
 // wokenRefused: a careless member that was paused while it led, and succeeded, tries
-// when it wakes, and is refused.
+// when it wakes, and is refused. A shard that was led on sooner than a lease ends had
+// been handed over just before.
 func (v *verdict) wokenRefused(e *evidence) {
 	for i, d := range e.deeds {
 		if d.What != "pause" || !e.careless[d.Whom] {
@@ -224,7 +225,7 @@ func (v *verdict) wokenRefused(e *evidence) {
 		woke := wakes(e.deeds[i:], d.Whom)
 		for scope, fence := range ledBy(e.accepted, d.Whom, d.At) {
 			took, succeeded := succession(e.accepted, scope, fence, d.At)
-			if !succeeded || woke == 0 || d.At+int64(took) > woke {
+			if !succeeded || took < ttl/2 || woke == 0 || d.At+int64(took) > woke {
 				continue
 			}
 			if !refusedAfter(e.refused, scope, fence, woke) {
