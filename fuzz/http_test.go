@@ -54,6 +54,8 @@ func FuzzHTTP(f *testing.F) {
 	f.Add(uint8(member), "POST", "/control/sessions", "", "application/json; charset=utf-8", `{"memberId":"m","ttl":"2s","stands":[{"selector":{}}]}`)
 	f.Add(uint8(admin), "POST", "/control/scopes/declare", "", "application/json", `{"scopes":[{"id":"x","labels":{"<script>":"\u2028"}}]}`)
 	f.Add(uint8(admin), "POST", "/control/transfer", "", "text/plain", `{"scope":"a"}`)
+	f.Add(uint8(admin), "GET", "/control/leaders?=l", "", "", "")
+	f.Add(uint8(admin), "POST", "/control/transfer", "", "application/json", `{"":1}`)
 	f.Add(uint8(admin), "OPTIONS", "*", "", "", "")
 	f.Fuzz(func(t *testing.T, caller uint8, method, target, cursor, contentType, body string) {
 		if !strings.HasPrefix(target, "/") || len(target) > 4<<10 {
