@@ -20,12 +20,11 @@ import (
 	"github.com/omnirelay/leadership/adapters/clock"
 	"github.com/omnirelay/leadership/adapters/fence"
 	"github.com/omnirelay/leadership/adapters/signing"
-	"github.com/omnirelay/leadership/adapters/transport"
 )
 
 // runResource is the guarded resource: it takes assignments from the leader of their
 // shard, in the order of fences, and keeps them in a file.
-func runResource(ctx context.Context, args []string) error {
+func runResource(ctx context.Context, args []string) (err error) {
 	flags := newFlags("resource")
 	dir := flags.String("dir", ".", "folder of its files")
 	listen := flags.String("listen", "127.0.0.1:0", "address to serve on")
@@ -40,9 +39,12 @@ func runResource(ctx context.Context, args []string) error {
 		return err
 	}
 	defer closeKeys()
-	guard, err := fence.New(ctx, fence.Options{
-		Marks: marksFile(filepath.Join(*dir, "marks.json")), Verifier: verifier, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
+	marks, err := fence.OpenFile(filepath.Join(*dir, "marks"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, marks.Close()) }()
+	guard, err := fence.New(ctx, fence.Options{Marks: marks, Verifier: verifier, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
@@ -167,41 +169,6 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.body.Write(p)
 	}
 	return a.ResponseWriter.Write(p)
-}
-
-// marksFile keeps the guard's marks in a file that is replaced whole.
-type marksFile string
-
-// Load reads the marks; none before the first Save.
-func (m marksFile) Load(context.Context) (map[string]uint64, error) {
-	data, err := os.ReadFile(string(m))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var marks map[string]uint64
-	return marks, json.Unmarshal(data, &marks)
-}
-
-// Save raises the marks in the file.
-func (m marksFile) Save(ctx context.Context, marks map[string]uint64) error {
-	kept, err := m.Load(ctx)
-	if err != nil {
-		return err
-	}
-	if kept == nil {
-		kept = map[string]uint64{}
-	}
-	for scope, fence := range marks {
-		kept[scope] = max(kept[scope], fence)
-	}
-	data, err := json.Marshal(kept)
-	if err != nil {
-		return err
-	}
-	return transport.WriteFile(string(m), data, 0o600)
 }
 
 // verifierOf believes only what the registry signed; without an URL what callers say.
