@@ -310,7 +310,18 @@ func TestOneRequestManyTimes(t *testing.T) {
 	if got, err := c.OpenSession(w.ctx(), again); err != nil || got.Session == sessions.Sessions[0].Id || got.Ttl.AsDuration() != time.Hour {
 		t.Errorf("opened %v, %v", got, err)
 	}
-	// The same id of another caller is another request.
+	// The same id of another caller is another request, even for the same.
+	var revisions []uint64
+	for _, role := range []transport.Role{transport.RoleOperate, transport.RoleAdmin} {
+		cordoned, err := w.nodes[0].client(role).registry.Cordon(w.ctx(), &controlpb.CordonRequest{RequestId: "the-one", MemberId: "nobody"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		revisions = append(revisions, cordoned.Revision)
+	}
+	if revisions[0] == revisions[1] {
+		t.Error("two callers had one request between them")
+	}
 	other := openRequest("worker-2", "job")
 	other.RequestId = "the-one"
 	got, err := w.nodes[0].member("worker-2").OpenSession(w.ctx(), other)
@@ -324,15 +335,38 @@ func TestANodeThatIsBehindCatchesUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3)
 	w.declare("job")
-	for i := range 20 {
-		session := w.nodes[i%3].member("worker-1").open("worker-1", "job")
-		next := w.nodes[(i+1)%3].member("worker-1")
-		if _, err := next.KeepAlive(w.ctx(), &controlpb.KeepAliveRequest{Session: session, Number: 1}); err != nil {
-			t.Fatalf("round %d: %v", i, err)
+	behind := w.nodes[2]
+	w.cut(behind.id)
+	var session uint64
+	w.until("the others go on", func() bool {
+		ask := openRequest("worker-1", "job")
+		ask.RequestId = "open"
+		opened, err := w.nodes[0].member("worker-1").OpenSession(w.ctx(), ask)
+		session = opened.GetSession()
+		return err == nil
+	})
+	c := behind.member("worker-1")
+	answer := make(chan error, 1)
+	go func() {
+		var err error
+		for range 10 { // each waits for the window at most
+			if _, err = c.KeepAlive(w.ctx(), &controlpb.KeepAliveRequest{Session: session, Number: 1}); status.Code(err) != codes.Unavailable {
+				break
+			}
 		}
-		if _, err := next.CloseSession(w.ctx(), &controlpb.CloseSessionRequest{Session: session}); err != nil {
-			t.Fatalf("round %d: %v", i, err)
-		}
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		t.Fatalf("it said of what it cannot know: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if behind.service.session(core.SessionID(session)).known {
+		t.Fatal("it is not behind")
+	}
+	w.heal(behind.id)
+	if err := <-answer; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -114,6 +114,13 @@ func (w *world) cut(id core.NodeID) {
 	w.down[id] = true
 }
 
+// heal undoes cut.
+func (w *world) heal(id core.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.down, id)
+}
+
 func (w *world) start(id core.NodeID, voters []core.NodeID, edit []func(settings)) {
 	t := w.t
 	t.Helper()
