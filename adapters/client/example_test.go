@@ -223,6 +223,9 @@ func ExampleClient_Holds() {
 			continue
 		}
 		fmt.Println("acting under fence", token.Fence)
+		if err := c.Withdraw(client.Scope{ID: "archive"}); err != nil { // or it is elected again
+			log.Fatal(err)
+		}
 		c.GiveUp(token)
 		_, leads = c.Holds("archive")
 		fmt.Println("leads after giving up:", leads)
