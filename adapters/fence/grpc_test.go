@@ -263,6 +263,18 @@ func TestUploadIsCut(t *testing.T) {
 	ok(t, err)
 }
 
+// A message that arrives in the moment of the election is not handed over.
+func TestMessageAtTheMoment(t *testing.T) {
+	g := newGuard(t, Options{})
+	for fence := range uint64(50) { // both have happened, and either may be seen first
+		action, err := g.Begin(t.Context(), "s", fence+1)
+		ok(t, err)
+		s := &guardedStream{guard: g, action: action, ctx: action.Context()}
+		stale(t, s.unlessCut(func() error { return g.Observe("s", fence+2) }), fence+1, fence+2)
+		action.End()
+	}
+}
+
 // A deposed leader that sends nothing, or reads nothing, keeps no successor waiting.
 func TestIdleStreamsAreCut(t *testing.T) {
 	g := newGuard(t, Options{})

@@ -30,7 +30,7 @@ func (g *Guard) save(scope string, fence uint64) (<-chan struct{}, error) {
 	if s.next == nil {
 		s.next, s.marks = &round{done: make(chan struct{})}, map[string]uint64{}
 	}
-	s.marks[scope] = max(s.marks[scope], fence)
+	s.marks[scope] = fence // at least what is there: a lower one was refused
 	wait := s.next.done
 	if s.under == nil {
 		g.startRound()

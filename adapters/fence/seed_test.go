@@ -139,6 +139,16 @@ func TestSeedWithoutTheHighestFence(t *testing.T) {
 	})
 }
 
+// An event of before the seeding says nothing new of a scope that nobody led then.
+func TestLateEventBesideTheSeed(t *testing.T) {
+	g := newGuard(t, Options{Seeder: (&registry{leaders: Leaders{Last: 9}}).seed})
+	ok(t, g.Seed(t.Context()))
+	ok(t, g.Observe("s", 4))
+	stale(t, g.Admit(t.Context(), "s", 9), 9, 10)
+	ok(t, g.Observe("s", 12))
+	stale(t, g.Admit(t.Context(), "s", 11), 11, 12)
+}
+
 // Kept marks and the registry's: the higher counts, and what is kept needs no name.
 func TestSeedBesideKeptMarks(t *testing.T) {
 	r := &registry{leaders: Leaders{Fences: map[string]uint64{"a": 9, "foreign": 8}}}

@@ -65,16 +65,16 @@ func (s *guardedStream) unlessCut(transfer func() error) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- transfer() }()
-	select {
-	case err := <-done:
+	var err error
+	for over, ended := s.action.Context().Done(), false; !ended; over = nil {
+		select {
+		case err = <-done:
+			ended = true
+		case <-over: // also when the caller is gone: then the transfer fails by itself
+		}
 		if stale := s.action.Stale(); stale != nil {
 			return &refusal{stale}
 		}
-		return err
-	case <-s.action.Context().Done():
-		if stale := s.action.Stale(); stale != nil {
-			return &refusal{stale}
-		}
-		return <-done // the caller is gone: the transfer fails by itself
 	}
+	return err
 }
