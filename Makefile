@@ -16,7 +16,7 @@ BENCH ?= .
 # their time bounds mean nothing while other tests hold both cores.
 PROCESS_TESTS := ./tests/...
 # Packages whose tests start real store servers and mostly wait for them.
-STORES := ./adapters/etcdlog ./adapters/pglog ./adapters/redislog ./adapters/logtest ./adapters/storeserver
+STORES := ./adapters/etcdlog ./adapters/pglog ./adapters/redislog ./adapters/logtest ./adapters/storeserver $(wildcard ./adapters/fence/*fence)
 PURE := ./core/... ./sim/... ./wire/... ./adapters/config/...
 RACE := ./core/... $(filter-out $(STORES),$(wildcard ./adapters/*))
 
