@@ -75,10 +75,8 @@ func TestTheWebClientFallsBack(t *testing.T) {
 	if took := time.Since(began); took < headStart || took > headStart+soon {
 		t.Errorf("the first request took %v", took)
 	}
-	began = time.Now()
-	get(t, client, "https://"+s.address)
-	if took := time.Since(began); took > headStart/2 {
-		t.Errorf("the second request took %v: it waited too", took)
+	if quickest := quickestOf(func() { get(t, client, "https://"+s.address) }); quickest > headStart/2 {
+		t.Errorf("later requests took %v: they waited too", quickest)
 	}
 }
 

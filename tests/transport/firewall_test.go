@@ -172,11 +172,15 @@ func TestUDPIsDropped(t *testing.T) {
 	if protocol != transport.HTTP2 || first < transport.DefaultFallbackAfter || first > transport.DefaultFallbackAfter+slack {
 		t.Errorf("the first call took %v over %s, want %v over HTTP/2", first, protocol, transport.DefaultFallbackAfter)
 	}
-	_, second := r.call()
-	if second > transport.DefaultFallbackAfter/2 {
-		t.Errorf("the second call took %v", second)
+	later := patience
+	for range 5 { // what each waits for is in the quickest, what the machine is busy with is not
+		_, took := r.call()
+		later = min(later, took)
 	}
-	t.Logf("UDP dropped: first call %v, second %v", first, second)
+	if later > transport.DefaultFallbackAfter/2 {
+		t.Errorf("later calls took %v", later)
+	}
+	t.Logf("UDP dropped: first call %v, later ones %v", first, later)
 
 	r.clear()
 	cleared := time.Now()
