@@ -25,6 +25,8 @@ type bench struct {
 }
 
 type benchNode struct {
+	mayHalt bool  // a replica that halts is not the end of the test
+	halted  error // what it halted by
 	b       *bench
 	id      NodeID
 	cfg     Config
@@ -78,7 +80,7 @@ func (l *benchLog) Persist(b Batch) error {
 		}
 	}
 	if m, had := b.Mark, l.boot.Mark; m != nil {
-		if had != nil && (m.Generation < had.Generation || m.Generation == had.Generation && (m.Index < had.Index || m.Term < had.Term) || m.NextFence < had.NextFence) {
+		if had != nil && (m.Generation < had.Generation || m.Generation == had.Generation && (m.Index < had.Index || m.Term < had.Term || m.Round < had.Round) || m.NextFence < had.NextFence) {
 			return fmt.Errorf("the mark goes back from %v to %v", had, m)
 		}
 		l.boot.Mark = m
@@ -196,7 +198,10 @@ func (b *bench) run(d time.Duration) {
 // processor busy for nothing, and the simulator at one moment for ever.
 func (n *benchNode) turn() {
 	for range 16 {
-		if err := n.drive.Turn(); err != nil {
+		if err := n.drive.Turn(); err != nil && n.mayHalt {
+			n.down, n.halted = true, err
+			return
+		} else if err != nil {
 			n.b.t.Fatalf("node %d: %v", n.id, err)
 		}
 		if len(n.inbox) > 0 || n.drive.Deadline() > n.b.now {

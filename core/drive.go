@@ -173,7 +173,8 @@ func (d *Drive) Turn() error {
 			return d.err
 		}
 	}
-	return nil
+	d.err = d.replica.Err() // halted, and nothing is left to be made durable
+	return d.err
 }
 
 // settle persists one batch and then emits what rests on it.

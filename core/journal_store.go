@@ -41,11 +41,12 @@ type storeJournal struct {
 
 	// What the store said last.
 	lead       *Lead
-	identity   string // of the server
-	attested   []NodeID
-	first      uint64 // oldest entry kept
-	published  uint64 // newest published audit record
-	read       bool   // the log was read since the start, or since its last replacement
+	leadOn     string            // the server that lead was read on
+	identity   string            // of the server that answered the last fetch
+	attested   map[NodeID]uint64 // the round in which each replica attested it last
+	first      uint64            // oldest entry kept
+	published  uint64            // newest published audit record
+	read       bool              // the log was read since the start, or since its last replacement
 	answeredAt Time
 	timeouts   int    // of fetches, in a row
 	failing    string // what the last failed fetch said, until one succeeds

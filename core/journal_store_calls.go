@@ -1,7 +1,6 @@
 package core
 
 import (
-	"slices"
 	"time"
 )
 
@@ -28,6 +27,7 @@ type storeSlot struct {
 	// What was known when it was made.
 	end, term uint64
 	trimTo    uint64 // Checkpoint
+	round     uint64 // Attest
 }
 
 // checkpointTimeout bounds the writing of a snapshot.
@@ -51,7 +51,7 @@ func (j *storeJournal) due(kind int) (at Time, wanted bool) {
 	case callCheckpoint:
 		return now, j.holding && j.r.officeOpen && j.checkpointDue()
 	case callAttest:
-		return now, j.unknown() && j.mayAttest() && !slices.Contains(j.attested, j.r.cfg.ID)
+		return now, j.unknown() && j.mayAttest() && j.attested[j.r.cfg.ID] != j.round()
 	case callClose:
 		return now, j.closing && j.lostAt != nil && j.lostAt.Closed == ""
 	}
@@ -91,8 +91,9 @@ func (j *storeJournal) makeCall(kind int) {
 		c.Checkpoint = j.checkpointCall(&s)
 		timeout = checkpointTimeout
 	case callAttest:
-		j.setMark(func(m *StoreMark) { m.Identity = j.identity })
-		c.Attest = &StoreAttest{Identity: j.identity, Node: j.r.cfg.ID}
+		s.round = j.round()
+		j.setMark(func(m *StoreMark) { m.Identity, m.Round = j.identity, s.round })
+		c.Attest = &StoreAttest{Identity: j.identity, Node: j.r.cfg.ID, Round: s.round}
 	case callClose:
 		c.Close = &StoreClose{Guard: &Position{Term: j.lostAt.Term}, Identity: j.lostOn, Reason: j.loss}
 	}

@@ -75,14 +75,36 @@ func (j *storeJournal) mayAttest() bool {
 	return j.loss == "" && j.caughtUp() && j.end.index == j.fetchedTo.index && bytes.Equal(j.end.chain, j.fetchedTo.chain) && j.applied.index == j.end.index && !j.forgetful()
 }
 
-// everyoneAttested reports whether every replica has found its mark on this server.
-func (j *storeJournal) everyoneAttested() bool {
-	for _, v := range j.r.cfg.Voters {
-		if !slices.Contains(j.attested, v) && !j.plants(plant.AdoptedBySome) {
-			return false
-		}
+// round is the one in which this replica attests the server: the latest in which a
+// replica attested it, and one in which this replica attested no other server.
+func (j *storeJournal) round() uint64 {
+	if j.plants(plant.OneRound) {
+		return 1
 	}
-	return len(j.attested) > 0
+	r := j.mark.Round
+	if j.mark.Identity != j.identity {
+		r++
+	}
+	for _, v := range j.r.cfg.Voters {
+		r = max(r, j.attested[v])
+	}
+	return r
+}
+
+// attestedNow reports whether a replica has found its mark on this server, and has
+// attested no other one since.
+func (j *storeJournal) attestedNow(v NodeID) bool {
+	_, ok := j.attested[v]
+	return ok && j.attested[v] == j.round()
+}
+
+// everyoneAttested reports whether every replica has found its mark on this server,
+// and none has gone on to another one since.
+func (j *storeJournal) everyoneAttested() bool {
+	if j.plants(plant.AdoptedBySome) {
+		return len(j.attested) > 0
+	}
+	return !slices.ContainsFunc(j.r.cfg.Voters, func(v NodeID) bool { return !j.attestedNow(v) })
 }
 
 func (j *storeJournal) propose(data []byte) error {
@@ -117,6 +139,9 @@ func (j *storeJournal) appendCall() *StoreAppend {
 	case j.holding: // what was to be repeated was meant for another server
 		j.giveUp()
 		return nil
+	case j.unknown() && !j.everyoneAttested(): // what was to be repeated, likewise
+		j.attempt, j.standAt = nil, Never
+		return nil
 	default:
 		j.r.status.campaigns++
 		j.timer.Reset(j.r.now)
@@ -124,8 +149,11 @@ func (j *storeJournal) appendCall() *StoreAppend {
 		j.attempt = j.nextAppend(j.lead.GetTerm()+1, j.r.cfg.ID, [][]byte{nil})
 		j.attempt.Adopt = j.estranged()
 		j.attempt.Voters = slices.Clone(j.r.cfg.Voters)
+		if j.unknown() {
+			j.attempt.Lead.Round = j.round()
+		}
 		if j.plants(plant.AdoptedBySome) {
-			j.attempt.Voters = slices.Clone(j.attested)
+			j.attempt.Voters = slices.DeleteFunc(j.attempt.Voters, func(v NodeID) bool { return !j.attestedNow(v) })
 		}
 	}
 	j.touched = j.r.now
@@ -177,7 +205,7 @@ func (j *storeJournal) nextAppend(term uint64, holder NodeID, data [][]byte) *St
 	id := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, j.r.rng.Uint64()), j.r.rng.Uint64())
 	a.Lead = &Lead{
 		Schema: StoreSchema, ClusterId: j.r.cfg.ClusterID, Term: term, Holder: uint64(holder), Last: index, Chain: chain,
-		AppendId: id, Identity: j.identity, Generation: j.lead.GetGeneration(),
+		AppendId: id, Identity: j.identity, Generation: j.lead.GetGeneration(), Round: j.lead.GetRound(),
 	}
 	return a
 }

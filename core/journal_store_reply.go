@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -41,24 +42,25 @@ func (j *storeJournal) step(in *Input) {
 	case !j.believes(kind, &s, reply):
 		j.failed(kind, "")
 	default:
-		j.take(reply.Lead)
+		j.take(reply)
 		j.resolve(&s)
 		j.answered(kind, &s, reply)
 	}
 }
 
 // superseded says why an answer comes from a server that is not to be believed any
-// more: this replica found its entries on another, and promised to believe no other
-// but one that knows of it. Such an answer is none. Empty: it is not superseded.
+// more: the log was accepted there in a round in which this replica had given its word
+// to another, or in an earlier one. Such an answer is none. Empty: it is not superseded.
 func (j *storeJournal) superseded(reply *StoreReply) string {
-	own := j.mark.Identity
+	own, lead, same := j.mark.Identity, reply.Lead, j.mark.Identity == reply.Identity
 	switch {
-	case own == "" || own == reply.Identity || j.plants(plant.SupersededBelieved):
-	case reply.Lead == nil && j.mark.Witness:
+	case own == "" || lead.GetGeneration() > j.mark.Generation || j.plants(plant.SupersededBelieved):
+	case lead == nil && !same && j.mark.Witness:
 		return fmt.Sprintf("the server that answers (%s) holds no log", reply.Identity)
-	case reply.Lead == nil:
-	case reply.Lead.Identity == reply.Identity && reply.Lead.Generation <= j.mark.Generation:
-		return fmt.Sprintf("the server that answers (%s) was superseded: this node found its entries on %s and believes no other", reply.Identity, own)
+	case lead == nil || lead.Identity != reply.Identity: // it proves nothing, and may be attested
+	case lead.Round < j.mark.Round || lead.Round == j.mark.Round && !same:
+		return fmt.Sprintf("the server that answers (%s) was superseded: the log was accepted there in round %d, and this node has vouched for %s in round %d since; it waits for that one or a later one (if there is none: leaderd fence jump)",
+			reply.Identity, lead.Round, own, j.mark.Round)
 	}
 	return ""
 }
@@ -95,8 +97,8 @@ func jitter(rng *rand.Rand, most time.Duration) time.Duration {
 func (r *StoreReply) absurd() bool {
 	const most = 1 << 62
 	l := r.Lead
-	return l.GetTerm() > most || l.GetLast() > most || l.GetGeneration() > most || r.First > most || r.Published > most ||
-		slices.Contains(r.Entries, nil)
+	return l.GetTerm() > most || l.GetLast() > most || l.GetGeneration() > most || l.GetRound() > most || r.First > most || r.Published > most ||
+		slices.Contains(r.Entries, nil) || slices.ContainsFunc(sortedKeys(r.Attested), func(n NodeID) bool { return r.Attested[n] > most })
 }
 
 // believes reports whether an answer may be taken for what it says. It is where a
@@ -168,7 +170,7 @@ func (j *storeJournal) renew(lead *Lead) {
 	j.giveUp()
 	j.slots = [storeCalls]storeSlot{} // what was asked before tells of the log before
 	j.setMark(func(m *StoreMark) {
-		m.Generation, m.Identity, m.Index, m.Chain = lead.Generation, "", 0, nil
+		m.Generation, m.Identity, m.Round, m.Index, m.Chain = lead.Generation, "", 0, 0, nil
 	})
 	j.floor, j.end, j.verified, j.read = place{}, place{}, false, false
 	j.staged, j.restored, j.attempt, j.lead = nil, nil, nil, nil
@@ -177,16 +179,16 @@ func (j *storeJournal) renew(lead *Lead) {
 	j.standAt, j.bootTerm, j.lastHeld, j.vacated = Never, 0, 0, 0
 }
 
-// take keeps the newest lead record seen.
-func (j *storeJournal) take(lead *Lead) {
-	had := j.lead
+// take keeps the newest lead record seen on the server that answered last.
+func (j *storeJournal) take(reply *StoreReply) {
+	had, lead := j.lead, reply.Lead
 	switch {
 	case lead == nil:
 		return
-	case had != nil && lead.Identity == had.Identity && (lead.Term < had.Term || lead.Term == had.Term && (lead.Last < had.Last || lead.Last == had.Last && lead.Beat < had.Beat)):
+	case had != nil && reply.Identity == j.leadOn && (lead.Term < had.Term || lead.Term == had.Term && (lead.Last < had.Last || lead.Last == had.Last && lead.Beat < had.Beat)):
 		return // an older answer that came later
 	}
-	j.lead = lead
+	j.lead, j.leadOn = lead, reply.Identity
 	if had.GetTerm() != lead.Term || had.GetLast() != lead.Last || had.GetBeat() != lead.Beat {
 		j.timer.Reset(j.r.now)
 	}
@@ -201,10 +203,11 @@ func (j *storeJournal) take(lead *Lead) {
 	}
 }
 
-// isOurs reports whether the lead record is the one that this replica's append wrote.
+// isOurs reports whether the lead record is the one that this replica's append wrote,
+// where it was written: a copy of it on a server promoted since gives no office.
 func (j *storeJournal) isOurs() bool {
 	a := j.attempt
-	return a != nil && j.lead != nil && j.lead.Term == a.Lead.Term && bytes.Equal(j.lead.AppendId, a.Lead.AppendId)
+	return a != nil && j.lead != nil && j.leadOn == a.Lead.Identity && j.lead.Term == a.Lead.Term && bytes.Equal(j.lead.AppendId, a.Lead.AppendId)
 }
 
 // resolve notices that an append took effect, by its own answer or another's.
@@ -229,7 +232,7 @@ func (j *storeJournal) resolve(s *storeSlot) {
 		j.holding, j.term, j.lastHeld = true, a.Lead.Term, a.Lead.Term
 		j.provenAt, j.standAt, j.trouble, j.verified, j.leaving = s.sentAt, Never, "", true, false
 		j.identity = a.Lead.Identity
-		j.setMark(func(m *StoreMark) { m.Identity, m.Witness = a.Lead.Identity, true })
+		j.setMark(func(m *StoreMark) { m.Identity, m.Round, m.Witness = a.Lead.Identity, a.Lead.Round, true })
 		if j.first == 0 {
 			j.first = 1
 		}
@@ -274,7 +277,7 @@ func (j *storeJournal) answered(kind int, s *storeSlot, reply *StoreReply) {
 		j.closing = false // done, or the log is not where the loss was seen: look again
 	case callAttest:
 		if reply.Status == StoreOK && reply.Identity == j.identity {
-			j.attested = append(j.attested, j.r.cfg.ID)
+			j.attested[j.r.cfg.ID] = s.round
 		}
 	}
 }
@@ -308,7 +311,10 @@ func (j *storeJournal) fetched(s *storeSlot, reply *StoreReply) {
 		j.failing = ""
 		j.timer.Reset(j.r.now) // the registrar could not beat either
 	}
-	j.identity, j.attested, j.first = reply.Identity, reply.Attested, reply.First
+	j.identity, j.attested, j.first = reply.Identity, maps.Clone(reply.Attested), reply.First
+	if j.attested == nil {
+		j.attested = map[NodeID]uint64{}
+	}
 	j.fetchedTo = place{index: reply.Lead.GetLast(), chain: reply.Lead.GetChain()}
 	j.publishedTo(reply.Published)
 	if !j.extend(s, reply) {
@@ -345,7 +351,7 @@ func (j *storeJournal) judge() {
 	default:
 		j.trouble = ""
 		if j.verified {
-			j.setMark(func(m *StoreMark) { m.Identity, m.Witness = j.lead.Identity, true })
+			j.setMark(func(m *StoreMark) { m.Identity, m.Round, m.Witness = j.lead.Identity, j.lead.Round, true })
 		}
 	}
 }
@@ -353,7 +359,7 @@ func (j *storeJournal) judge() {
 func (j *storeJournal) unattested() string {
 	var names []string
 	for _, v := range j.r.cfg.Voters {
-		if !slices.Contains(j.attested, v) {
+		if !j.attestedNow(v) {
 			names = append(names, j.r.cfg.voterName(v))
 		}
 	}

@@ -76,8 +76,9 @@ type StoreAppend struct {
 	// Entries are consecutive from Guard.Last+1, at least one, together no more than
 	// MaxAppendBytes and MaxAppendEntries.
 	Entries []*StoredEntry
-	// Adopt lets Lead.Identity be another than the one in the lead record: every
-	// replica of Voters must have attested it (StoreAttest), or the append is refused.
+	// Adopt lets Lead.Identity be another than the one in the lead record: the latest
+	// attestation of it (StoreAttest) by every replica of Voters must be of the round
+	// Lead.Round, or the append is refused.
 	Adopt  bool
 	Voters []NodeID
 }
@@ -134,11 +135,13 @@ type StoreCheckpoint struct {
 
 // StoreAttest records, under Identity, that Node lost nothing: what its own mark
 // says it had seen is in the log that this server holds. It is refused when the server is
-// not Identity any more. It is a promise too: after it, Node believes no answer of
-// another server.
+// not Identity any more. It is a promise too: in Round and in every earlier round, Node
+// attests no other server and believes none that was adopted in one of them. A later
+// attestation by Node takes the place of an earlier one, whatever their rounds.
 type StoreAttest struct {
 	Identity string
 	Node     NodeID
+	Round    uint64
 }
 
 // StoreClose sets Lead.Closed, so that every later append is refused. With Guard
@@ -153,7 +156,8 @@ type StoreClose struct {
 
 // StoreReplace makes Snapshot and Lead the whole log, without entries, if the lead
 // record stands exactly at Guard (the zero Position: the store holds no log).
-// Published records stay; those with a number above Published are dropped.
+// Published records stay; those with a number above Published are dropped, and so
+// are all attestations: they spoke of the log before.
 type StoreReplace struct {
 	Guard     Position
 	Lead      *Lead
@@ -205,8 +209,9 @@ type StoreReply struct {
 	Entries  []*StoredEntry
 	// First is the index of the oldest entry kept, Lead.Last+1 when there is none.
 	First uint64
-	// Attested are the replicas that attested Identity.
-	Attested []NodeID
+	// Attested are the replicas that attested Identity, and the round in which each did
+	// last.
+	Attested map[NodeID]uint64
 
 	// Of Fetch and Publish: the number of the newest published audit record, 0: none.
 	Published uint64

@@ -16,6 +16,17 @@ type benchStore struct {
 	// lose decides about a call: lost before it is executed, or its answer lost.
 	lose func(n *benchNode, c *StoreCall) (call, answer bool)
 	down bool
+	// route is the server that a replica's calls go to, where there are several; nil:
+	// model and identity. No model: the calls are lost.
+	route func(n *benchNode) (*StoreModel, string)
+}
+
+// server is where the calls of a replica go.
+func (s *benchStore) server(n *benchNode) (*StoreModel, string) {
+	if s.route != nil {
+		return s.route(n)
+	}
+	return s.model, s.identity
 }
 
 type benchCall struct {
@@ -52,13 +63,14 @@ func (s *benchStore) run(now Time) {
 }
 
 func (s *benchStore) execute(c *benchCall) {
-	lostCall, lostAnswer := false, false
-	if s.lose != nil {
+	model, identity := s.server(c.node)
+	lostCall, lostAnswer := model == nil, false
+	if s.lose != nil && !lostCall {
 		lostCall, lostAnswer = s.lose(c.node, c.call)
 	}
 	var reply *StoreReply
 	if !lostCall {
-		reply = s.model.Do(s.identity, c.call)
+		reply = model.Do(identity, c.call)
 	}
 	if lostCall || lostAnswer {
 		c.lost = true
@@ -71,7 +83,8 @@ func (s *benchStore) execute(c *benchCall) {
 // waits reports whether a fetch has nothing to bring yet.
 func (c *benchCall) waits(s *benchStore, now Time) bool {
 	f := c.call.Fetch
-	return f != nil && f.After >= s.model.Position().Last && now < c.at.Add(f.Wait) && s.model.lead.GetClosed() == ""
+	m, _ := s.server(c.node)
+	return f != nil && m != nil && f.After >= m.Position().Last && now < c.at.Add(f.Wait) && m.lead.GetClosed() == ""
 }
 
 func (c *benchCall) answer(r *StoreReply) {

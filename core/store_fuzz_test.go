@@ -102,7 +102,7 @@ func (w *scriptedStore) answer(op byte, lead, entry, snapshot []byte) {
 		r.Snapshot = s
 	}
 	if op>>7 == 1 {
-		r.Attested = []NodeID{1, 2}
+		r.Attested = map[NodeID]uint64{1: 1, 2: uint64(1 + op&1)}
 	}
 	w.inbox = append(w.inbox, Input{Store: r})
 }

@@ -2,12 +2,14 @@ package core
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
 )
 
 // One glimpse of an old copy (one fetch), the right store untouched.
@@ -58,9 +60,12 @@ func TestASnapshotOfANewerBuildStopsOneReplica(t *testing.T) {
 	snap := proto.CloneOf(b.store.model.snapshot)
 	snap.Data = data
 	b.store.model.snapshot = snap
-	f.log.boot.Mark = nil
+	f.log.boot.Mark, f.mayHalt = nil, true
 	b.start(f.id)
 	b.run(3 * time.Second)
+	if f.halted == nil || !strings.Contains(f.halted.Error(), "this build reads format") {
+		t.Errorf("the old replica halted by: %v", f.halted)
+	}
 	if c := b.store.model.lead.Closed; c != "" {
 		t.Errorf("one old replica closed the log for all: %s", c)
 	}
@@ -258,6 +263,7 @@ func TestNonsenseOfAStoreStopsTheReplica(t *testing.T) {
 	for name, r := range map[string]*StoreReply{
 		"nil entry":     {Status: StoreOK, Identity: "s", Lead: &Lead{ClusterId: "bench", Term: 1, Last: 1, Identity: "s"}, Entries: []*StoredEntry{nil}},
 		"max term":      {Status: StoreOK, Identity: "s", Lead: &Lead{ClusterId: "bench", Term: 1<<64 - 1, Last: 0, Identity: "s"}},
+		"max round":     {Status: StoreOK, Identity: "s", Lead: &Lead{ClusterId: "bench", Term: 1, Last: 0, Identity: "t"}, Attested: map[NodeID]uint64{1: 1<<64 - 1}},
 		"status 0":      {Identity: "s"},
 		"status 77":     {Status: 77, Identity: "s"},
 		"refused fetch": {Status: StoreRefused, Identity: "s"},
@@ -383,5 +389,127 @@ func TestAFoundLossIsNotForgotten(t *testing.T) {
 	s := reg.replica.Status()
 	if b.store.model.lead.Closed == "" {
 		t.Errorf("closes tried %d; open; ready %v at %d %q; mark was at %d, is at %d", lost, s.Ready, s.Applied, s.NotReadyReason, floor.Index, reg.log.boot.Mark.Index)
+	}
+}
+
+// A server is attested by all but one, and superseded by another before the last has
+// seen it. All attest that one, and it is adopted. The last, which has not seen that
+// yet, flaps back to the server before: its word there makes the attestations of
+// before complete, and the log would be adopted twice.
+func TestAWordGivenBeforeMovingOnAdoptsNothing(t *testing.T) {
+	for _, planted := range []bool{true, false} {
+		b := newBench(t, 3, func(c *Config) {
+			onStore(c)
+			if planted {
+				c.Plants = plant.Of(plant.OneRound)
+			}
+		})
+		b.run(2 * time.Second)
+		b.do(declare("d1", GlobalControl))
+		b.run(time.Second)
+		last := b.nodes[b.registrar().id%3+1]
+		before, heir := b.store.model.Clone(), b.store.model.Clone()
+		at := map[*benchNode]*StoreModel{}
+		names := map[*StoreModel]string{before: "server-2", heir: "server-3"}
+		b.store.route = func(n *benchNode) (*StoreModel, string) { return at[n], names[at[n]] }
+		b.store.lose = func(n *benchNode, c *StoreCall) (bool, bool) { // what has executed is answered
+			if c.Attest != nil && n == last && at[n] == heir {
+				heir.Do("server-3", c)
+				at[n] = before
+			}
+			return false, false
+		}
+		for _, n := range b.nodes {
+			if n != last {
+				at[n] = before
+			}
+		}
+		b.until(5*time.Second, "two attestations", func() bool { return len(before.attested["server-2"]) == 2 })
+		for _, n := range b.nodes {
+			at[n] = heir
+		}
+		b.until(5*time.Second, "the heir is adopted", func() bool { return heir.lead.Identity == "server-3" })
+		b.run(5 * time.Second)
+		if twice := before.lead.Identity == "server-2"; twice != planted {
+			t.Errorf("planted %v: the log was adopted on both: %v", planted, twice)
+		}
+		if planted {
+			continue
+		}
+		if last.replica.Status().Ready || at[last] != before {
+			t.Errorf("the one that flapped: %+v", last.replica.Status())
+		}
+		b.do(declare("d2", "shard/a/1"))
+		// It is where the others are. It has given its word for the server before since, and
+		// waits until the log is on a later one.
+		at[last] = heir
+		b.run(2 * time.Second)
+		if s := last.replica.Status(); s.Ready || !strings.Contains(s.NotReadyReason, "was superseded") {
+			t.Errorf("the one that came back: %+v", s)
+		}
+		b.store.lose, names[heir] = nil, "server-4"
+		b.run(5 * time.Second)
+		b.do(declare("d3", "shard/a/2"))
+		b.run(time.Second)
+		for _, n := range b.nodes {
+			if s := n.replica.Status(); !s.Ready || s.Applied != heir.lead.Last {
+				t.Errorf("replica %d on a later server: %+v", n.id, s)
+			}
+		}
+		if heir.lead.Closed != "" {
+			t.Errorf("closed: %s", heir.lead.Closed)
+		}
+	}
+}
+
+// A registrar's append takes effect, its answer is lost, and a copy of the server is
+// promoted: what the copy says of the append gives no office.
+func TestACopyOfTheLeadRecordGivesNoOffice(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl))
+	b.registrar().down = true
+	var who *benchNode
+	b.store.lose = func(n *benchNode, c *StoreCall) (bool, bool) {
+		if c.Append != nil && who == nil {
+			who = n
+		}
+		return false, c.Append != nil
+	}
+	b.until(5*time.Second, "a take-over whose answer is lost", func() bool { return who != nil })
+	b.store.identity = "server-2"
+	for end := b.now.Add(3 * time.Second); b.now < end; b.run(time.Millisecond) {
+		if who.replica.Status().IsRegistrar {
+			t.Fatalf("it is the registrar by a lead record on server-2 that says %v", b.store.model.lead)
+		}
+	}
+	if mark := who.log.boot.Mark; mark.Identity != "server-2" {
+		t.Errorf("it did not attest the server that is there: %v", mark)
+	}
+}
+
+// A replica has seen the lead record after an entry that nobody was told of, and not
+// the entry. A server without it is promoted: nothing is missing from it.
+func TestALeadRecordOfAnotherServerIsNotWaitedFor(t *testing.T) {
+	b := newBench(t, 3, onStore)
+	b.run(2 * time.Second)
+	b.do(declare("d1", GlobalControl))
+	b.run(time.Second)
+	heir := b.store.model.Clone()
+	f := b.nodes[b.registrar().id%3+1]
+	j := f.replica.journal.(*storeJournal)
+	ahead := proto.CloneOf(heir.lead)
+	ahead.Last++
+	j.slots[callConfirm] = storeSlot{id: 1 << 40, end: j.end.index, term: j.lead.Term} // a read was asked for
+	f.inbox = append(f.inbox, Input{Store: &StoreReply{ID: 1 << 40, Status: StoreOK, Identity: "server-1", Lead: ahead}})
+	b.run(time.Millisecond)
+	if j.lead.Last != ahead.Last || j.end.index != heir.lead.Last {
+		t.Fatalf("schedule: at %d of %d", j.end.index, j.lead.Last)
+	}
+	b.restartStore("server-2", heir)
+	if !b.officeWithin(5 * time.Second) {
+		for _, n := range b.nodes {
+			t.Errorf("replica %d: %s", n.id, n.replica.Status().NotReadyReason)
+		}
 	}
 }

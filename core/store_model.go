@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -16,13 +17,13 @@ type StoreModel struct {
 	lead      *Lead
 	snapshot  *StoredSnapshot
 	entries   []*StoredEntry
-	attested  map[string]map[NodeID]bool // by identity
+	attested  map[string]map[NodeID]uint64 // the round, by identity
 	published []*Record
 }
 
 // NewStoreModel returns a store that holds no log yet.
 func NewStoreModel() *StoreModel {
-	return &StoreModel{attested: map[string]map[NodeID]bool{}}
+	return &StoreModel{attested: map[string]map[NodeID]uint64{}}
 }
 
 // Clone returns a copy that shares what is never modified.
@@ -31,12 +32,9 @@ func (m *StoreModel) Clone() *StoreModel {
 	c.lead = proto.CloneOf(m.lead)
 	c.entries = slices.Clone(m.entries)
 	c.published = slices.Clone(m.published)
-	c.attested = map[string]map[NodeID]bool{}
+	c.attested = map[string]map[NodeID]uint64{}
 	for _, id := range sortedKeys(m.attested) {
-		c.attested[id] = map[NodeID]bool{}
-		for _, n := range sortedKeys(m.attested[id]) {
-			c.attested[id][n] = true
-		}
+		c.attested[id] = maps.Clone(m.attested[id])
 	}
 	return &c
 }
@@ -92,7 +90,7 @@ func (m *StoreModel) append(r *StoreReply, a *StoreAppend) {
 	case a.Lead.Identity != r.Identity:
 		r.refuse("the server is another than the caller knows")
 		return
-	case l != nil && l.Identity != r.Identity && (!a.Adopt || !m.attestedBy(r.Identity, a.Voters)):
+	case l != nil && l.Identity != r.Identity && (!a.Adopt || !m.attestedBy(r.Identity, a.Lead.Round, a.Voters)):
 		r.refuse("the log was accepted on another server")
 		return
 	}
@@ -102,9 +100,9 @@ func (m *StoreModel) append(r *StoreReply, a *StoreAppend) {
 	m.entries = append(m.entries, a.Entries...)
 }
 
-func (m *StoreModel) attestedBy(identity string, voters []NodeID) bool {
+func (m *StoreModel) attestedBy(identity string, round uint64, voters []NodeID) bool {
 	for _, v := range voters {
-		if !m.attested[identity][v] {
+		if r, ok := m.attested[identity][v]; !ok || r != round {
 			return false
 		}
 	}
@@ -127,7 +125,7 @@ func (m *StoreModel) fetch(r *StoreReply, f *StoreFetch) {
 		r.Entries = append(r.Entries, e)
 	}
 	r.First = m.first()
-	r.Attested = sortedKeys(m.attested[r.Identity])
+	r.Attested = maps.Clone(m.attested[r.Identity])
 	r.Published = m.newest()
 }
 
@@ -180,9 +178,9 @@ func (m *StoreModel) attest(r *StoreReply, a *StoreAttest) {
 		return
 	}
 	if m.attested[a.Identity] == nil {
-		m.attested[a.Identity] = map[NodeID]bool{}
+		m.attested[a.Identity] = map[NodeID]uint64{}
 	}
-	m.attested[a.Identity][a.Node] = true
+	m.attested[a.Identity][a.Node] = a.Round
 }
 
 func (m *StoreModel) close(r *StoreReply, c *StoreClose) {
@@ -206,6 +204,7 @@ func (m *StoreModel) replace(r *StoreReply, p *StoreReplace) {
 		return
 	}
 	m.lead, m.snapshot, m.entries = proto.CloneOf(p.Lead), p.Snapshot, nil
+	m.attested = map[string]map[NodeID]uint64{}
 	for len(m.published) > 0 && m.published[len(m.published)-1].Seq > p.Published {
 		m.published = m.published[:len(m.published)-1]
 	}

@@ -91,7 +91,7 @@ func (d *disk) setMark(m *core.StoreMark) {
 	if had == nil || d.w.plants.Has(plant.MarkForgotten) || d.w.plants.Has(plant.MarkBeforeDurable) || d.w.plants.Has(plant.AttestUnseen) {
 		return
 	}
-	within := m.Generation > had.Generation || m.Generation == had.Generation && m.Index >= had.Index && m.Term >= had.Term
+	within := m.Generation > had.Generation || m.Generation == had.Generation && m.Index >= had.Index && m.Term >= had.Term && m.Round >= had.Round
 	if !within || m.NextFence < had.NextFence || m.NextSession < had.NextSession || had.Witness && !m.Witness {
 		d.w.checks.violated(check.Violation{Property: check.DurableProperty, At: d.w.now, Text: fmt.Sprintf("the mark of replica %d goes back from %v to %v", d.replica, had, m)})
 	}
@@ -205,7 +205,7 @@ func (d *disk) entry(index uint64) *raftpb.Entry {
 // boot is what a starting replica finds.
 func (d *disk) boot() core.Boot {
 	if m := d.mark; m != nil && d.w.plants.Has(plant.MarkForgotten) {
-		d.mark = &core.StoreMark{ClusterId: m.ClusterId, Identity: m.Identity, Generation: m.Generation, Witness: m.Witness}
+		d.mark = &core.StoreMark{ClusterId: m.ClusterId, Identity: m.Identity, Round: m.Round, Generation: m.Generation, Witness: m.Witness}
 	}
 	return core.Boot{
 		HardState: d.hardState, Snapshot: d.snapshot, Entries: slices.Clone(d.entries),

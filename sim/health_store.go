@@ -9,7 +9,7 @@ func (w *World) storeHealthy(set uint) bool {
 		return false
 	}
 	lead := v.lead()
-	if lead.GetClosed() != "" {
+	if lead.GetClosed() != "" || s.stillborn || s.lossy && lead == nil {
 		return false
 	}
 	if lead.GetIdentity() != v.identity && (s.wiped || set != 1<<len(w.replicas)-1) {

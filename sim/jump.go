@@ -63,6 +63,10 @@ func (s *store) jump() {
 	moved, err := v.jump(core.Relocation{
 		Ahead: ahead, LongestTTL: w.scenario.TTL.D(), Actor: "operator", CorrelationID: "jump",
 	})
+	if errors.Is(err, errNotBegun) {
+		s.stillborn = true
+		return
+	}
 	if err != nil {
 		w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: "the operator's jump failed: " + err.Error()})
 		return
@@ -81,6 +85,10 @@ type move struct {
 	session   core.SessionID
 }
 
+// errNotBegun says that what is left of a log ends before the registry began: the
+// command refuses to go on from nothing.
+var errNotBegun = errors.New("the log holds no registry")
+
 // jump replaces the log on a server by what it holds, moved on.
 func (v *storeServer) jump(m core.Relocation) (moved move, err error) {
 	reader := core.NewLogReader()
@@ -95,6 +103,9 @@ func (v *storeServer) jump(m core.Relocation) (moved move, err error) {
 	next, snapshot, err := g.StoredLog(lead.Term+1, lead.Generation+1, identity)
 	if err != nil {
 		return moved, err
+	}
+	if next.ClusterId == "" {
+		return moved, errNotBegun
 	}
 	seq, _ := g.History().Head()
 	call := &core.StoreCall{Replace: &core.StoreReplace{Guard: reader.Position(), Lead: next, Snapshot: snapshot, Published: seq}}

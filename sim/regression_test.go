@@ -1,6 +1,11 @@
 package sim
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/omnirelay/leadership/core/plant"
+	"github.com/omnirelay/leadership/sim/check"
+)
 
 // Seeds that once failed, and what they had found.
 var treasures = []struct {
@@ -28,6 +33,10 @@ var treasures = []struct {
 	{LogCAS, "store-fail-overs", 75, "a replica vouched for a server by what another one held: an acknowledged command was lost unnoticed"},
 	{LogCAS, "store-fail-overs", 234, "the same"},
 	{LogCAS, "store-fail-overs", 987, "the same"},
+	{LogCAS, "store-lost-writes", 20062, "attestations left on a superseded server were completed, and the log was adopted twice"},
+	{LogCAS, "store-lost-writes", 20426, "the same"},
+	{LogCAS, "store-quick-fail-overs", 33, "the same"},
+	{LogCAS, "store-quick-fail-overs", 40, "the same"},
 	{LogCAS, "store-restarts", 4, "a lost fetch was waited for so long that a server that was back was not asked"},
 	{LogCAS, "store-lost-writes", 8, "a stream went on across a jump and kept a leader whose election was lost"},
 }
@@ -36,6 +45,16 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 	for _, tr := range treasures {
 		for _, v := range Run(Options{Seed: tr.seed, Scenario: named(t, tr.scenario), Log: tr.log}).Violations {
 			t.Errorf("%s over %s, seed %d, which had found that %s:\n%v", tr.scenario, tr.log, tr.seed, tr.found, v)
+		}
+	}
+}
+
+// With the bug planted again they still play the schedule.
+func TestSeedsOfLogsAdoptedTwice(t *testing.T) {
+	for _, seed := range []uint64{33, 40} {
+		r := Run(Options{Seed: seed, Scenario: named(t, "store-quick-fail-overs"), Log: LogCAS, Plants: plant.Of(plant.OneRound)})
+		if len(r.Violations) == 0 || r.Violations[0].Property != check.AgreementProperty {
+			t.Errorf("seed %d without rounds: %v", seed, r.Violations)
 		}
 	}
 }

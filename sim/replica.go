@@ -50,7 +50,7 @@ func (r *replica) boot() {
 		return
 	}
 	r.inbox, r.conns, r.observed = nil, map[core.ConnID]*conn{}, 0
-	r.client = storeClient{pending: map[uint64]bool{}, tail: map[uint64]*core.StoredEntry{}, lag: r.client.lag, toOldStore: r.client.toOldStore}
+	r.client = storeClient{pending: map[uint64]bool{}, tail: tail{}, lag: r.client.lag, toOldStore: r.client.toOldStore}
 	r.core, r.drive, r.status = nil, nil, core.Status{}
 	r.stallOneIn = 0
 	r.w.checks.booted(r.w.now, r)

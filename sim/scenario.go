@@ -151,7 +151,7 @@ func Scenarios() []Scenario {
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
 		contestedElections(), lateDecisions(), lateExpiries(), lostCancels(), deposedRegistrar(), stalledReceipts(),
-		storeFaults(), storeRestarts(), storeFailOvers(), storeLostWrites(),
+		storeFaults(), storeRestarts(), storeFailOvers(), storeQuickFailOvers(), storeLostWrites(),
 	}
 }
 

@@ -70,6 +70,21 @@ func storeFailOvers() Scenario {
 	return s
 }
 
+func storeQuickFailOvers() Scenario {
+	s := baseline("store-quick-fail-overs", "servers that take the store over one after another, each before all replicas have seen what the one before holds")
+	s.only = LogCAS
+	s.Faults = []FaultRate{
+		fault("store-fail-over", 500*ms, 0, 1500*ms),
+		fault("store-slow", 3*sec, 300*ms, 2*sec),
+		fault("store-loses", 5*sec, 500*ms, 2*sec),
+		fault("store-cut", 3*sec, 100*ms, 1500*ms),
+		fault("replica-pause", 3*sec, 100*ms, 1500*ms),
+		fault("replica-crash", 8*sec, 100*ms, 1500*ms),
+	}
+	s.varyStore = func(s *Scenario, rng *rand.Rand) { s.Faults = append(s.Faults[:1:1], chosen(s.Faults[1:], rng)...) }
+	return s
+}
+
 func storeLostWrites() Scenario {
 	s := baseline("store-lost-writes", "another server takes the store over and misses writes; the service stops until an operator jumps the fence")
 	s.only = LogCAS

@@ -36,6 +36,8 @@ type store struct {
 	lossy bool
 	// wiped says that a replica lost its mark: only a jump helps when the server changes.
 	wiped bool
+	// stillborn says that what was lost is the beginning: only a new registry helps.
+	stillborn bool
 	// closedAt is when the operator found the log closed, never: it is open.
 	closedAt, jumpAt int64
 	aloneAt          int64 // when a superseded server was last taken away
@@ -223,7 +225,8 @@ func (s *store) noteCall(v *storeServer, c *storeVisit, reply *core.StoreReply) 
 		w.tracef(c.from.name, "attests %s: %s %s", c.call.Attest.Identity, statusName(reply.Status), reply.Text)
 	case c.call.Close != nil:
 		w.tracef(c.from.name, "closes the log on %s: %s: %s %s", v.identity, c.call.Close.Reason, statusName(reply.Status), reply.Text)
-		if reply.Status == core.StoreOK && !s.lossy {
+		// A server that was superseded does miss what was acknowledged since.
+		if reply.Status == core.StoreOK && !s.lossy && v == s.main() {
 			w.checks.violated(check.Violation{Property: check.NoPanicProperty, At: w.now, Text: c.from.name + " closed a log that lost nothing: " + c.call.Close.Reason})
 		}
 	case c.call.Publish != nil && reply.Status == core.StoreOK && v == s.main():

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -15,7 +17,7 @@ import (
 type storeClient struct {
 	pending map[uint64]bool // calls that were not answered yet, by id
 	// tail is what this process was given of the log and appended, by index.
-	tail       map[uint64]*core.StoredEntry
+	tail       tail
 	lag        time.Duration // what the tail of the log takes to it on top, and any answer half of
 	toOldStore bool          // it still talks to a server that was superseded
 }
@@ -25,7 +27,7 @@ type storeClient struct {
 func (r *replica) call(c *core.StoreCall) {
 	if c.Append != nil {
 		for _, e := range c.Append.Entries {
-			r.client.tail[e.Index] = e
+			r.client.tail.add(e)
 		}
 	}
 	visit := storeVisit{call: r.w.carriedCall(c), from: r, life: r.incarnation}
@@ -93,7 +95,7 @@ func (r *replica) taken(inputs []core.Input) {
 				r.client.forget(s.Snapshot.Index) // what it appended there may have been refused
 			}
 			for _, e := range s.Entries {
-				r.client.tail[e.Index] = e
+				r.client.tail.add(e)
 			}
 		}
 	}
@@ -104,14 +106,58 @@ func (r *replica) entry(index uint64) *raftpb.Entry {
 	if r.w.store == nil {
 		return r.disk.entry(index)
 	}
-	e := r.client.tail[index]
+	e := r.client.tail.at(index, r.disk.mark)
 	if e == nil {
 		return nil
 	}
 	return &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Index: proto.Uint64(e.Index), Term: proto.Uint64(e.Term), Data: e.Data}
 }
 
+// tail is entries by index. There can be several at an index: what a superseded server
+// held, or what was appended there, and what the log holds.
+type tail map[uint64][]*core.StoredEntry
+
+func (t tail) add(e *core.StoredEntry) {
+	if !slices.ContainsFunc(t[e.Index], func(o *core.StoredEntry) bool { return bytes.Equal(o.Chain, e.Chain) }) {
+		t[e.Index] = append(t[e.Index], e)
+	}
+}
+
+// at is the entry at index on the chain that ends at the mark; if there is none on it,
+// the latest that was added.
+func (t tail) at(index uint64, mark *core.StoreMark) *core.StoredEntry {
+	all := t[index]
+	if len(all) < 2 {
+		return last(all)
+	}
+	on := t.find(mark.GetIndex(), func(e *core.StoredEntry) bool { return bytes.Equal(e.Chain, mark.GetChain()) })
+	for on != nil && on.Index > index {
+		next := on
+		on = t.find(next.Index-1, func(e *core.StoredEntry) bool {
+			return bytes.Equal(next.Chain, core.ChainEntry(e.Chain, next.Index, next.Term, next.Data))
+		})
+	}
+	if on == nil || on.Index != index {
+		return last(all)
+	}
+	return on
+}
+
+func (t tail) find(index uint64, is func(*core.StoredEntry) bool) *core.StoredEntry {
+	if i := slices.IndexFunc(t[index], is); i >= 0 {
+		return t[index][i]
+	}
+	return nil
+}
+
+func last(all []*core.StoredEntry) *core.StoredEntry {
+	if len(all) == 0 {
+		return nil
+	}
+	return all[len(all)-1]
+}
+
 // forget drops the entries up to an index.
 func (c *storeClient) forget(to uint64) {
-	maps.DeleteFunc(c.tail, func(i uint64, _ *core.StoredEntry) bool { return i <= to })
+	maps.DeleteFunc(c.tail, func(i uint64, _ []*core.StoredEntry) bool { return i <= to })
 }

@@ -17,7 +17,7 @@ func benchStore(t *testing.T) (*World, *replica) {
 	w := newWorld(Options{Seed: 1, Scenario: named(t, "steady"), Log: LogCAS})
 	for _, r := range w.replicas {
 		r.up = true
-		r.client = storeClient{pending: map[uint64]bool{}, tail: map[uint64]*core.StoredEntry{}}
+		r.client = storeClient{pending: map[uint64]bool{}, tail: tail{}}
 	}
 	return w, w.replicas[0]
 }

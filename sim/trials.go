@@ -56,6 +56,7 @@ func Trials() []Trial {
 		{plant.MarkForgotten, of(check.FenceMonotonicProperty), LogCAS, "store-lost-writes", 20},
 		{plant.AttestUnseen, of(check.FenceMonotonicProperty, check.AgreementProperty), LogCAS, "store-lost-writes", 20},
 		{plant.AdoptedBySome, of(check.FenceMonotonicProperty, check.AgreementProperty), LogCAS, "store-lost-writes", 40},
+		{plant.OneRound, of(check.AgreementProperty, check.DurableProperty, check.LinearizableProperty), LogCAS, "store-quick-fail-overs", 60},
 		{plant.GapAccepted, of(check.AgreementProperty), LogCAS, "store-lost-writes", 20},
 		{plant.PublishedTwice, of(check.DurableProperty), LogCAS, "store-faults", 20},
 		{plant.JumpKeepsFence, of(check.FenceMonotonicProperty, check.NoPanicProperty), LogCAS, "store-lost-writes", 20},

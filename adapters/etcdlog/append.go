@@ -114,14 +114,14 @@ func (s *Store) judge(a *core.StoreAppend, h *head) *core.StoreReply {
 	return nil
 }
 
-// attested holds when every voter attested the server, if that is needed.
+// attested holds when every voter attested the server in that round, if that is needed.
 func (s *Store) attested(a *core.StoreAppend, h *head) []clientv3.Cmp {
 	if h.lead == nil || h.lead.Identity == h.identity {
 		return nil
 	}
 	var cmps []clientv3.Cmp
 	for _, v := range a.Voters {
-		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.keys.attest(h.identity, v)), ">", 0))
+		cmps = append(cmps, clientv3.Compare(clientv3.Value(s.keys.attest(h.identity, v)), "=", decimal(a.Lead.Round)))
 	}
 	return cmps
 }
@@ -212,7 +212,7 @@ func (s *Store) attest(ctx context.Context, a *core.StoreAttest) (*core.StoreRep
 			}
 			continue
 		}
-		got, err := s.commit(at, nil, clientv3.OpPut(s.keys.attest(a.Identity, a.Node), "attested"))
+		got, err := s.commit(at, nil, clientv3.OpPut(s.keys.attest(a.Identity, a.Node), decimal(a.Round)))
 		switch {
 		case err != nil && untouched(err) && s.connections.moved(at):
 			continue

@@ -3,6 +3,7 @@ package etcdlog
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -124,12 +125,12 @@ func (s *Store) first(h *head, oldest *pb.RangeResponse) (uint64, error) {
 
 func (s *Store) attestedBy(identity string, options ...clientv3.OpOption) clientv3.Op {
 	from, to := within(s.keys.attests(identity))
-	return clientv3.OpGet(from, append(options, clientv3.WithRange(to), clientv3.WithKeysOnly(), clientv3.WithLimit(4*core.MaxReplicas))...)
+	return clientv3.OpGet(from, append(options, clientv3.WithRange(to), clientv3.WithLimit(4*core.MaxReplicas))...)
 }
 
-// attestations takes the replicas that attested the server that answered. asked is
-// the one that was expected to.
-func (s *Store) attestations(ctx context.Context, got *answer, asked string) ([]core.NodeID, error) {
+// attestations takes the replicas that attested the server that answered, and the
+// round of each. asked is the server that was expected to answer.
+func (s *Store) attestations(ctx context.Context, got *answer, asked string) (map[core.NodeID]uint64, error) {
 	found := got.ranges[2]
 	if got.identity != asked {
 		again, err := s.look(ctx, s.attestedBy(got.identity, clientv3.WithRev(got.revision)))
@@ -138,15 +139,17 @@ func (s *Store) attestations(ctx context.Context, got *answer, asked string) ([]
 		}
 		found = again.ranges[0]
 	}
-	var nodes []core.NodeID
+	rounds := map[core.NodeID]uint64{}
 	for _, kv := range found.Kvs {
 		n, err := numberOf(kv.Key)
 		if err != nil {
 			return nil, err
 		}
-		nodes = append(nodes, core.NodeID(n))
+		if rounds[core.NodeID(n)], err = strconv.ParseUint(string(kv.Value), 10, 64); err != nil {
+			return nil, damaged(string(kv.Key), "holds %.40q; the round as a decimal number is right", kv.Value)
+		}
 	}
-	return nodes, nil
+	return rounds, nil
 }
 
 // readTail reads pages until enough is there. page is the first, if it was read.

@@ -25,7 +25,7 @@ import (
 //	chunk/<name>/<n>    a piece of a snapshot
 //	audit/<number>      an audit record
 //	jump/<number>       the number of the record before, where it is not one less
-//	attest/<identity>/<node>
+//	attest/<identity>/<node>   the round of the latest attestation
 //
 // The lead record is in several keys because a transaction can compare a value only as
 // a whole, and a caller knows only part of it. An append compares head/guard, which

@@ -115,7 +115,7 @@ func (w *walk) call() *core.StoreCall {
 		at := w.rng.Uint64N(w.lead.Last + 2)
 		return &core.StoreCall{Checkpoint: &core.StoreCheckpoint{Term: max(1, w.near(w.lead.Term)), Snapshot: w.snapshot(at), TrimTo: at - w.rng.Uint64N(at+1)}}
 	case n < 88:
-		return &core.StoreCall{Attest: &core.StoreAttest{Identity: w.name(), Node: core.NodeID(1 + w.rng.IntN(3))}}
+		return &core.StoreCall{Attest: &core.StoreAttest{Identity: w.name(), Node: core.NodeID(1 + w.rng.IntN(3)), Round: w.rng.Uint64N(2)}}
 	case n < 94:
 		return &core.StoreCall{Close: w.close()}
 	case n < 96:
@@ -140,7 +140,7 @@ func (w *walk) append() *core.StoreAppend {
 	a.Adopt, a.Voters = w.rng.IntN(2) == 0, []core.NodeID{1, 2}[:w.rng.IntN(3)]
 	a.Lead = &core.Lead{
 		Schema: core.StoreSchema, ClusterId: testCluster, Identity: w.identity, Generation: w.lead.Generation,
-		Term: max(1, a.Guard.Term+w.rng.Uint64N(2)), Holder: 1 + w.rng.Uint64N(3), AppendId: w.bytes(8), Chain: w.bytes(32),
+		Term: max(1, a.Guard.Term+w.rng.Uint64N(2)), Holder: 1 + w.rng.Uint64N(3), AppendId: w.bytes(8), Chain: w.bytes(32), Round: w.rng.Uint64N(2),
 	}
 	if w.rng.IntN(10) == 0 {
 		a.Lead.Identity = "another"

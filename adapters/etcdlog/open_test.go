@@ -108,6 +108,7 @@ func TestUnfit(t *testing.T) {
 			"record changed":     {k.audit(2), ptr("\xff"), "trail", "is not audit record 2"},
 			"record behind":      {k.audit(4), ptr("\x08\x04"), "trail", "lies beyond"},
 			"attest not by node": {testPrefix + "attest/ID/x", ptr(""), "fetch", "16 hexadecimal digits"},
+			"attest no round":    {testPrefix + "attest/ID/0000000000000001", ptr("attested"), "fetch", "the round as a decimal number"},
 		} {
 			t.Run(name, func(t *testing.T) {
 				if _, err := raw.Delete(t.Context(), testPrefix, clientv3.WithPrefix()); err != nil {

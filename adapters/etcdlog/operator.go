@@ -116,7 +116,9 @@ func (s *Store) replaceOps(ctx context.Context, r *core.StoreReplace, h *head, p
 		return nil, err
 	}
 	from, to := s.keys.entries()
+	attests, attestsEnd := within(s.keys.prefix + "attest/")
 	ops = append(ops, s.putTerm(r.Lead),
+		clientv3.OpDelete(attests, clientv3.WithRange(attestsEnd)),
 		// The version of the key will be one more, and counts: see readBeat.
 		clientv3.OpPut(s.keys.head(nameBeat), decimal(r.Lead.Beat-h.beats)),
 		clientv3.OpDelete(from, clientv3.WithRange(to)))

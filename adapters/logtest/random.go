@@ -119,7 +119,7 @@ func (t *twin) next() *core.StoreCall {
 	case n < 83:
 		return &core.StoreCall{Checkpoint: t.checkpoint()}
 	case n < 87:
-		return &core.StoreCall{Attest: &core.StoreAttest{Identity: t.someIdentity(), Node: core.NodeID(t.rng.IntN(4) + 1)}}
+		return &core.StoreCall{Attest: &core.StoreAttest{Identity: t.someIdentity(), Node: core.NodeID(t.rng.IntN(4) + 1), Round: t.rng.Uint64N(2)}}
 	case n < 91:
 		return &core.StoreCall{Close: t.close()}
 	case n < 94:
@@ -156,7 +156,7 @@ func (t *twin) append() *core.StoreAppend {
 		a.Lead.Identity = t.someIdentity()
 	}
 	if t.odd(2) {
-		a.Adopt = true
+		a.Adopt, a.Lead.Round = true, t.rng.Uint64N(2)
 		for v := range core.NodeID(t.rng.IntN(4)) {
 			a.Voters = append(a.Voters, v+1)
 		}
@@ -243,7 +243,7 @@ func (t *twin) replace() *core.StoreReplace {
 	r := &core.StoreReplace{Guard: t.writer.position(), Lead: &core.Lead{
 		Schema: core.StoreSchema, ClusterId: t.b.cluster, Term: t.lead.GetTerm() + 1, Last: t.lead.GetLast() + t.rng.Uint64N(5),
 		Chain: pattern(uint64(t.replaced), 32), AppendId: fmt.Appendf(nil, "replace %d", t.replaced),
-		Identity: t.someIdentity(), Generation: t.lead.GetGeneration() + 1,
+		Identity: t.someIdentity(), Generation: t.lead.GetGeneration() + 1, Round: t.rng.Uint64() >> 2,
 	}, Published: t.rng.Uint64N(t.trail.after + 2)}
 	if t.odd(3) {
 		r.Guard.Term++

@@ -200,9 +200,35 @@ var mutants = map[string]mutation{
 	},
 	"whoever is attested": func(_ *core.StoreModel, c *core.StoreCall, do doing) *core.StoreReply {
 		if a := c.Attest; a != nil {
-			return do(&core.StoreCall{ID: c.ID, Attest: &core.StoreAttest{Identity: "memory", Node: a.Node}})
+			return do(&core.StoreCall{ID: c.ID, Attest: &core.StoreAttest{Identity: "memory", Node: a.Node, Round: a.Round}})
 		}
 		return do(c)
+	},
+	"attested once is attested in every round": func(m *core.StoreModel, c *core.StoreCall, do doing) *core.StoreReply {
+		if a := c.Append; a != nil && a.Adopt {
+			trial := m.Clone()
+			for _, v := range a.Voters {
+				if _, ok := do(&core.StoreCall{Fetch: &core.StoreFetch{}}).Attested[v]; ok {
+					trial.Do("memory", &core.StoreCall{Attest: &core.StoreAttest{Identity: "memory", Node: v, Round: a.Lead.Round}})
+				}
+			}
+			if r := trial.Do("memory", c); r.Status == core.StoreOK {
+				*m = *trial
+				return r
+			}
+		}
+		return do(c)
+	},
+	"a replacement keeps attestations": func(_ *core.StoreModel, c *core.StoreCall, do doing) *core.StoreReply {
+		if c.Replace == nil {
+			return do(c)
+		}
+		kept := do(&core.StoreCall{Fetch: &core.StoreFetch{}}).Attested
+		r := do(c)
+		for v, round := range kept {
+			do(&core.StoreCall{Attest: &core.StoreAttest{Identity: "memory", Node: v, Round: round}})
+		}
+		return r
 	},
 	"a closed log is closed again": func(_ *core.StoreModel, c *core.StoreCall, do doing) *core.StoreReply {
 		if c.Close != nil && c.Close.Reason != "" {

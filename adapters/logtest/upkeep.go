@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -192,8 +193,8 @@ func trailBeginsLate(b *bench) error {
 	return err
 }
 
-// attestAndAdopt: a log is adopted on another server only when every voter attested
-// that server. The server stays the one it is here: the lead record names another.
+// attestAndAdopt: a log is adopted on another server only when every voter's latest
+// attestation of that server is of the round of the adoption. The server stays the one it is here: the lead record names another.
 func attestAndAdopt(b *bench) error {
 	w, err := b.inOffice(1, b.direct)
 	if err != nil {
@@ -215,7 +216,7 @@ func attestAndAdopt(b *bench) error {
 	voters := []core.NodeID{1, 2, 3}
 	adopt := func(voters []core.NodeID) *core.StoreAppend {
 		a := w.compose(true)
-		a.Adopt, a.Voters = true, voters
+		a.Adopt, a.Voters, a.Lead.Round = true, voters, 7
 		return a
 	}
 	if err := w.refuse(w.compose(true)); err != nil {
@@ -230,28 +231,71 @@ func attestAndAdopt(b *bench) error {
 	if _, err := w.want(core.StoreRefused, &core.StoreCall{Attest: &core.StoreAttest{Identity: "another server", Node: 1}}); err != nil {
 		return fmt.Errorf("attesting a server that this one is not: %w", err)
 	}
+	attest := func(v core.NodeID, round uint64) error {
+		_, err := w.must(&core.StoreCall{Attest: &core.StoreAttest{Identity: w.identity, Node: v, Round: round}})
+		return err
+	}
 	for _, v := range []core.NodeID{1, 3, 3} {
-		if _, err := w.must(&core.StoreCall{Attest: &core.StoreAttest{Identity: w.identity, Node: v}}); err != nil {
+		if err := attest(v, 7); err != nil {
 			return err
 		}
 		if err := w.refuse(adopt(voters)); err != nil {
 			return fmt.Errorf("adopted, not attested by all: %w", err)
 		}
 	}
-	r, err := w.must(&core.StoreCall{Fetch: &core.StoreFetch{After: w.lead.Last, MaxBytes: 1}})
-	if err != nil {
+	// One that has attested another server since is here in a later round: the two
+	// others must say anew that they have not.
+	for _, said := range []struct{ node, round uint64 }{{2, 8}, {2, 6}, {1, 1 << 40}} {
+		if err := attest(core.NodeID(said.node), said.round); err != nil {
+			return err
+		}
+		if err := w.refuse(adopt(voters)); err != nil {
+			return fmt.Errorf("adopted in a round that not all attested in: %w", err)
+		}
+	}
+	if err := attestedIn(w, map[core.NodeID]uint64{1: 1 << 40, 2: 6, 3: 7}); err != nil {
 		return err
 	}
-	if fmt.Sprint(r.Attested) != "[1 3]" {
-		return fmt.Errorf("attested by %v, want [1 3]", r.Attested)
-	}
-	if _, err := w.must(&core.StoreCall{Attest: &core.StoreAttest{Identity: w.identity, Node: 2}}); err != nil {
-		return err
+	for v := range core.NodeID(2) {
+		if err := attest(v+1, 7); err != nil {
+			return err
+		}
 	}
 	if err := w.append(adopt(voters)); err != nil {
 		return fmt.Errorf("adopting, attested by all: %w", err)
 	}
-	return w.write("as ever")
+	if err := attestedIn(w, map[core.NodeID]uint64{1: 7, 2: 7, 3: 7}); err != nil {
+		return err
+	}
+	if err := w.write("as ever"); err != nil {
+		return err
+	}
+	return replacedUnattested(w)
+}
+
+// replacedUnattested: what was attested was said of the log before a replacement.
+func replacedUnattested(w *writer) error {
+	next := proto.CloneOf(w.lead)
+	next.Term, next.AppendId = next.Term+1, []byte("replaced again")
+	next.Generation++
+	_, err := w.must(&core.StoreCall{Replace: &core.StoreReplace{Guard: w.position(), Lead: next,
+		Snapshot: &core.StoredSnapshot{Index: next.Last, Term: next.Term, Chain: next.Chain, Data: []byte("state")}}})
+	if err != nil {
+		return err
+	}
+	if err := w.look(); err != nil {
+		return err
+	}
+	return attestedIn(w, map[core.NodeID]uint64{})
+}
+
+// attestedIn compares who attested, and in which round.
+func attestedIn(w *writer, want map[core.NodeID]uint64) error {
+	r, err := w.must(&core.StoreCall{Fetch: &core.StoreFetch{After: w.lead.Last, MaxBytes: 1}})
+	if err == nil && !maps.Equal(r.Attested, want) {
+		err = fmt.Errorf("attested by %v (node: round), want %v", r.Attested, want)
+	}
+	return err
 }
 
 // closeAndReplace: a closed log takes no append until it is opened; a whole log is

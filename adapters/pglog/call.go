@@ -78,19 +78,19 @@ func (s *Store) own(l *core.Lead) error {
 // columns are what every function answers with; what it answers besides follows.
 const columns = `a.refused, a.answered_by, (a.standing).present, (a.standing).schema, (a.standing).cluster_id, (a.standing).term,
 	(a.standing).holder, (a.standing).last, (a.standing).chain, (a.standing).append_id, (a.standing).beat, (a.standing).identity,
-	(a.standing).generation, (a.standing).closed`
+	(a.standing).generation, (a.standing).closed, (a.standing).round`
 
 // leadRow is the lead record as it lies in its table. Numbers are kept as the signed
 // ones with the same bits.
 type leadRow struct {
-	present                                      bool
-	schema, term, holder, last, beat, generation int64
-	clusterID, identity, closed                  string
-	chain, appendID                              []byte
+	present                                             bool
+	schema, term, holder, last, beat, generation, round int64
+	clusterID, identity, closed                         string
+	chain, appendID                                     []byte
 }
 
 func (l *leadRow) targets() []any {
-	return []any{&l.present, &l.schema, &l.clusterID, &l.term, &l.holder, &l.last, &l.chain, &l.appendID, &l.beat, &l.identity, &l.generation, &l.closed}
+	return []any{&l.present, &l.schema, &l.clusterID, &l.term, &l.holder, &l.last, &l.chain, &l.appendID, &l.beat, &l.identity, &l.generation, &l.closed, &l.round}
 }
 
 func (l *leadRow) lead() *core.Lead {
@@ -100,6 +100,7 @@ func (l *leadRow) lead() *core.Lead {
 	return &core.Lead{
 		Schema: uint32(l.schema), ClusterId: l.clusterID, Term: uint64(l.term), Holder: uint64(l.holder), Last: uint64(l.last),
 		Chain: l.chain, AppendId: l.appendID, Beat: uint64(l.beat), Identity: l.identity, Generation: uint64(l.generation), Closed: l.closed,
+		Round: uint64(l.round),
 	}
 }
 
@@ -153,7 +154,7 @@ func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreRep
 	}
 	l := a.Lead
 	return s.call(ctx, "log_append", []any{int64(a.Guard.Term), int64(a.Guard.Last), a.Adopt, voters,
-		int64(l.Schema), int64(l.Term), int64(l.Holder), int64(l.Last), full(l.Chain), full(l.AppendId), l.Identity, int64(l.Generation), l.Closed,
+		int64(l.Schema), int64(l.Term), int64(l.Holder), int64(l.Last), full(l.Chain), full(l.AppendId), l.Identity, int64(l.Generation), l.Closed, int64(l.Round),
 		terms, datas, chains}, "")
 }
 
@@ -173,7 +174,7 @@ func (s *Store) confirm(ctx context.Context, c *core.StoreConfirm) (*core.StoreR
 }
 
 func (s *Store) attest(ctx context.Context, a *core.StoreAttest) (*core.StoreReply, error) {
-	return s.call(ctx, "log_attest", []any{a.Identity, int64(a.Node)}, "")
+	return s.call(ctx, "log_attest", []any{a.Identity, int64(a.Node), int64(a.Round)}, "")
 }
 
 func (s *Store) shut(ctx context.Context, c *core.StoreClose) (*core.StoreReply, error) {
@@ -190,6 +191,6 @@ func (s *Store) replace(ctx context.Context, p *core.StoreReplace) (*core.StoreR
 	}
 	l, snap := p.Lead, p.Snapshot
 	return s.call(ctx, "log_replace", []any{int64(p.Guard.Term), int64(p.Guard.Last), signed(p.Published),
-		int64(l.Schema), int64(l.Term), int64(l.Holder), int64(l.Last), full(l.Chain), full(l.AppendId), int64(l.Beat), l.Identity, int64(l.Generation), l.Closed,
+		int64(l.Schema), int64(l.Term), int64(l.Holder), int64(l.Last), full(l.Chain), full(l.AppendId), int64(l.Beat), l.Identity, int64(l.Generation), l.Closed, int64(l.Round),
 		int64(snap.GetIndex()), int64(snap.GetTerm()), full(snap.GetChain()), full(snap.GetData())}, "")
 }

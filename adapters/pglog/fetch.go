@@ -3,7 +3,6 @@ package pglog
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -12,7 +11,7 @@ import (
 // maxFetchEntries bounds the entries of one fetch, however small they are.
 const maxFetchEntries = 16_384
 
-const fetchColumns = `, a.first, a.published, a.nodes,
+const fetchColumns = `, a.first, a.published, a.nodes, a.rounds,
 	a.snapshot_index, a.snapshot_term, a.snapshot_chain, a.snapshot_data, a.indexes, a.terms, a.datas, a.chains`
 
 // fetch looks, and when nothing is there waits: until it is told that something was
@@ -40,7 +39,7 @@ func (s *Store) fetch(ctx context.Context, f *core.StoreFetch) (*core.StoreReply
 // look is one fetch without waiting.
 func (s *Store) look(ctx context.Context, f *core.StoreFetch) (*core.StoreReply, error) {
 	var first, published int64
-	var nodes, indexes, terms []int64
+	var nodes, rounds, indexes, terms []int64
 	var snap struct {
 		index       *int64
 		term        int64
@@ -48,15 +47,15 @@ func (s *Store) look(ctx context.Context, f *core.StoreFetch) (*core.StoreReply,
 	}
 	var datas, chains [][]byte
 	r, err := s.call(ctx, "log_fetch", []any{signed(f.After), int64(f.MaxBytes), int64(maxFetchEntries)}, fetchColumns,
-		&first, &published, &nodes, &snap.index, &snap.term, &snap.chain, &snap.data, &indexes, &terms, &datas, &chains)
+		&first, &published, &nodes, &rounds, &snap.index, &snap.term, &snap.chain, &snap.data, &indexes, &terms, &datas, &chains)
 	if err != nil {
 		return nil, err
 	}
 	r.First, r.Published = uint64(first), uint64(published)
-	for _, n := range nodes {
-		r.Attested = append(r.Attested, core.NodeID(n))
+	r.Attested = map[core.NodeID]uint64{}
+	for i, n := range nodes {
+		r.Attested[core.NodeID(n)] = uint64(rounds[i])
 	}
-	slices.Sort(r.Attested)
 	if snap.index != nil {
 		r.Snapshot = &core.StoredSnapshot{Index: uint64(*snap.index), Term: uint64(snap.term), Chain: snap.chain, Data: snap.data}
 	}

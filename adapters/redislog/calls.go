@@ -36,7 +36,7 @@ func (s *Store) append(ctx context.Context, a *core.StoreAppend) (*core.StoreRep
 // A primary that was replaced without being told would answer as well, and does no
 // harm. Another server can be written only under its own identity; before the first
 // append there, every replica must have attested that identity, and having attested
-// it believes no other server. So a registrar that still believes the old primary
+// it believes no server that was adopted in that round or an earlier one. So a registrar that still believes the old primary
 // has not attested the new one, hence nothing was acknowledged there that the old
 // one lacks.
 func (s *Store) confirm(ctx context.Context, c *core.StoreConfirm) (*core.StoreReply, error) {
@@ -66,7 +66,7 @@ func (s *Store) publish(ctx context.Context, p *core.StorePublish) (*core.StoreR
 }
 
 func (s *Store) attest(ctx context.Context, a *core.StoreAttest) (*core.StoreReply, error) {
-	return s.plain(ctx, attestScript, a.Identity, digits(uint64(a.Node)))
+	return s.plain(ctx, attestScript, a.Identity, digits(uint64(a.Node)), digits(a.Round))
 }
 
 func (s *Store) close(ctx context.Context, c *core.StoreClose) (*core.StoreReply, error) {

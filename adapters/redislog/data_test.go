@@ -231,10 +231,10 @@ func TestAttestationsOfFormerServersAreDropped(t *testing.T) {
 	for node := range core.NodeID(4) {
 		identity := reopened(t, s).Identity
 		for _, n := range []core.NodeID{node, 100 + node} {
-			mustDo(t, s, &core.StoreCall{Attest: &core.StoreAttest{Identity: identity, Node: n}})
+			mustDo(t, s, &core.StoreCall{Attest: &core.StoreAttest{Identity: identity, Node: n, Round: uint64(node)}})
 		}
 		r := mustDo(t, s, &core.StoreCall{Fetch: &core.StoreFetch{}})
-		if fmt.Sprint(r.Attested) != fmt.Sprint([]core.NodeID{node, 100 + node}) {
+		if fmt.Sprint(r.Attested) != fmt.Sprint(map[core.NodeID]uint64{node: uint64(node), 100 + node: uint64(node)}) {
 			t.Fatalf("attested: %v", r.Attested)
 		}
 		if n := operator.HLen(t.Context(), s.keys.attested).Val(); n != 2 {

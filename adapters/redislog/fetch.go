@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -88,10 +87,10 @@ func (s *Store) decodeFetch(r *core.StoreReply, rest []any, after uint64) (snaps
 	r.First = d.number(d.at(rest, 0))
 	r.Published = d.number(d.at(rest, 1))
 	attested := d.list(rest, 2)
-	for i := range attested {
-		r.Attested = append(r.Attested, core.NodeID(d.number(d.at(attested, i))))
+	r.Attested = map[core.NodeID]uint64{}
+	for i := 0; i+1 < len(attested); i += 2 {
+		r.Attested[core.NodeID(d.number(d.at(attested, i)))] = d.number(d.at(attested, i+1))
 	}
-	slices.Sort(r.Attested)
 	var pieces snapshotPieces
 	if meta := d.list(rest, 3); len(meta) > 0 {
 		r.Snapshot, pieces = s.decodeSnapshot(d, meta)

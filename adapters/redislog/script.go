@@ -47,7 +47,7 @@ type keys struct {
 	entries  string // stream: one item for each entry, its id is <index>-0
 	audit    string // stream: one item for each audit record, its id is <seq>-0
 	floor    string // string: the newest audit record that the cap dropped
-	attested string // hash: the identity that a node attested last, by node
+	attested string // hash: the round and the identity that a node attested last, by node
 	snapshot string // hash: the snapshot in pieces, and what it is
 	upload   string // hash: a snapshot that is not whole yet
 }
@@ -105,6 +105,7 @@ func leadFields(l *logpb.Lead) []any {
 	return []any{
 		digits(uint64(l.GetSchema())), l.GetClusterId(), digits(l.GetTerm()), digits(l.GetHolder()), digits(l.GetLast()),
 		l.GetChain(), l.GetAppendId(), digits(l.GetBeat()), l.GetIdentity(), digits(l.GetGeneration()), l.GetClosed(),
+		digits(l.GetRound()),
 	}
 }
 
@@ -121,7 +122,7 @@ func (s *Store) decodeLead(d *decoder, flat []any) *logpb.Lead {
 		Schema: uint32(d.number(fields["schema"])), ClusterId: fields["cluster_id"], Term: d.number(fields["term"]),
 		Holder: d.number(fields["holder"]), Last: d.number(fields["last"]), Chain: []byte(fields["chain"]),
 		AppendId: []byte(fields["append_id"]), Beat: d.number(fields["beat"]), Identity: fields["identity"],
-		Generation: d.number(fields["generation"]), Closed: fields["closed"],
+		Generation: d.number(fields["generation"]), Closed: fields["closed"], Round: d.number(fields["round"]),
 	}
 	return l
 }

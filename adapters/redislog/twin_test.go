@@ -117,7 +117,7 @@ func (w *workload) call() *core.StoreCall {
 		if w.rand.IntN(3) == 0 {
 			identity = "another"
 		}
-		return &core.StoreCall{Attest: &core.StoreAttest{Identity: identity, Node: core.NodeID(w.rand.Uint64N(5))}}
+		return &core.StoreCall{Attest: &core.StoreAttest{Identity: identity, Node: core.NodeID(w.rand.Uint64N(5)), Round: w.rand.Uint64N(2)}}
 	case 16, 17:
 		return &core.StoreCall{Close: w.close(at)}
 	case 18:
@@ -136,6 +136,7 @@ func (w *workload) append(at core.Position) *core.StoreAppend {
 	for range w.rand.IntN(4) {
 		a.Voters = append(a.Voters, core.NodeID(w.rand.Uint64N(5)))
 	}
+	a.Lead.Round = w.rand.Uint64N(2)
 	if w.rand.IntN(8) == 0 {
 		a.Lead.Identity = "another"
 	}

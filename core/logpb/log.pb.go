@@ -2106,7 +2106,10 @@ type Lead struct {
 	// migration: replicas read it anew.
 	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Why nobody may append any more; empty: the log is open.
-	Closed        string `protobuf:"bytes,11,opt,name=closed,proto3" json:"closed,omitempty"`
+	Closed string `protobuf:"bytes,11,opt,name=closed,proto3" json:"closed,omitempty"`
+	// The round in which every voter attested identity. Without it a server that was
+	// attested, left behind and then adopted all the same would be believed.
+	Round         uint64 `protobuf:"varint,12,opt,name=round,proto3" json:"round,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2216,6 +2219,13 @@ func (x *Lead) GetClosed() string {
 		return x.Closed
 	}
 	return ""
+}
+
+func (x *Lead) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
 }
 
 // StoredEntry is one entry in an external store.
@@ -2381,7 +2391,10 @@ type StoreMark struct {
 	Witness bool `protobuf:"varint,9,opt,name=witness,proto3" json:"witness,omitempty"`
 	// The newest entry whose records were given out. A crash behind the mark and before
 	// that would leave them untold.
-	Shown         uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
+	Shown uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
+	// The round in which this replica testified for identity, or in which the log was
+	// accepted there. In this round and in earlier ones it testifies for no other server.
+	Round         uint64 `protobuf:"varint,11,opt,name=round,proto3" json:"round,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2482,6 +2495,13 @@ func (x *StoreMark) GetWitness() bool {
 func (x *StoreMark) GetShown() uint64 {
 	if x != nil {
 		return x.Shown
+	}
+	return 0
+}
+
+func (x *StoreMark) GetRound() uint64 {
+	if x != nil {
+		return x.Round
 	}
 	return 0
 }
@@ -3076,7 +3096,7 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12;\n" +
-	"\x06result\x18\x03 \x01(\v2#.omnirelay.leadership.log.v1.ResultR\x06result\"\x98\x02\n" +
+	"\x06result\x18\x03 \x01(\v2#.omnirelay.leadership.log.v1.ResultR\x06result\"\xae\x02\n" +
 	"\x04Lead\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x1d\n" +
 	"\n" +
@@ -3092,7 +3112,8 @@ const file_log_proto_rawDesc = "" +
 	"generation\x18\n" +
 	" \x01(\x04R\n" +
 	"generation\x12\x16\n" +
-	"\x06closed\x18\v \x01(\tR\x06closed\"a\n" +
+	"\x06closed\x18\v \x01(\tR\x06closed\x12\x14\n" +
+	"\x05round\x18\f \x01(\x04R\x05round\"a\n" +
 	"\vStoredEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
@@ -3102,7 +3123,7 @@ const file_log_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05chain\x18\x03 \x01(\fR\x05chain\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\x98\x02\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\xae\x02\n" +
 	"\tStoreMark\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1a\n" +
@@ -3118,7 +3139,8 @@ const file_log_proto_rawDesc = "" +
 	"\fnext_session\x18\b \x01(\x04R\vnextSession\x12\x18\n" +
 	"\awitness\x18\t \x01(\bR\awitness\x12\x14\n" +
 	"\x05shown\x18\n" +
-	" \x01(\x04R\x05shownB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
+	" \x01(\x04R\x05shown\x12\x14\n" +
+	"\x05round\x18\v \x01(\x04R\x05roundB,Z*github.com/omnirelay/leadership/core/logpbb\x06proto3"
 
 var (
 	file_log_proto_rawDescOnce sync.Once

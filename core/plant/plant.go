@@ -61,6 +61,7 @@ const (
 	MarkForgotten      // the mark is gone after a restart
 	AttestUnseen       // a replica attests a server without having found its mark there
 	AdoptedBySome      // a new server is adopted when not all have attested it
+	OneRound           // a replica that moves on to another server attests it in the same round
 	GapAccepted        // the chain of what is fetched is not checked
 	PublishedTwice     // the store adds audit records that it has already
 	JumpKeepsFence     // an operator's jump does not raise the fence
@@ -81,7 +82,7 @@ var names = [numPlants]string{
 	"local-read",
 
 	"append-unguarded", "append-changed", "old-confirm-counts", "superseded-believed", "mark-before-durable", "mark-forgotten",
-	"attest-unseen", "adopted-by-some", "gap-accepted", "published-twice", "jump-keeps-fence", "jump-without-wait",
+	"attest-unseen", "adopted-by-some", "one-round", "gap-accepted", "published-twice", "jump-keeps-fence", "jump-without-wait",
 }
 
 func (p Plant) String() string { return names[p] }

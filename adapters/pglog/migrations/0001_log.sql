@@ -20,6 +20,7 @@ CREATE TABLE lead (
   identity    text    NOT NULL DEFAULT '',
   generation  bigint  NOT NULL DEFAULT 0,
   closed      text    NOT NULL DEFAULT '',
+  round       bigint  NOT NULL DEFAULT 0,
   snapshot    bigint  NOT NULL DEFAULT 0       -- the id of the snapshot that counts; 0: none
 ) WITH (
   -- Several updates a second for ever: as no index holds what they change, each takes
@@ -52,10 +53,11 @@ CREATE TABLE snapshot (
 );
 ALTER TABLE snapshot ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- The replicas that lost nothing on a server.
+-- The replicas that lost nothing on a server, and the round in which each said so last.
 CREATE TABLE attested (
   identity  text   NOT NULL,
   node      bigint NOT NULL,
+  round     bigint NOT NULL,
   PRIMARY KEY (identity, node)
 );
 
@@ -116,9 +118,9 @@ BEGIN
   RETURN l;
 END $$;
 
-CREATE FUNCTION attested_by(server text, voters bigint[]) RETURNS boolean LANGUAGE sql STABLE AS $$
+CREATE FUNCTION attested_by(server text, in_round bigint, voters bigint[]) RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT cardinality(voters) > 0 AND NOT EXISTS (
-    SELECT FROM unnest(voters) AS v WHERE NOT EXISTS (SELECT FROM attested a WHERE a.identity = server AND a.node = v))
+    SELECT FROM unnest(voters) AS v WHERE NOT EXISTS (SELECT FROM attested a WHERE a.identity = server AND a.node = v AND a.round = in_round))
 $$;
 
 CREATE FUNCTION wake() RETURNS void LANGUAGE sql AS $$
@@ -128,7 +130,7 @@ $$;
 CREATE FUNCTION log_append(
   cluster text, guard_term bigint, guard_last bigint, adopt boolean, voters bigint[],
   new_schema bigint, new_term bigint, new_holder bigint, new_last bigint, new_chain bytea, new_append_id bytea,
-  new_identity text, new_generation bigint, new_closed text,
+  new_identity text, new_generation bigint, new_closed text, new_round bigint,
   terms bigint[], datas bytea[], chains bytea[],
   OUT refused text, OUT answered_by text, OUT standing lead
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, @schema@, pg_temp AS $$
@@ -144,12 +146,12 @@ BEGIN
     refused := 'the log is closed: ' || standing.closed;
   ELSIF new_identity <> answered_by THEN
     refused := 'the server is another than the caller knows';
-  ELSIF standing.present AND standing.identity <> answered_by AND NOT (adopt AND attested_by(answered_by, voters)) THEN
+  ELSIF standing.present AND standing.identity <> answered_by AND NOT (adopt AND attested_by(answered_by, new_round, voters)) THEN
     refused := 'the log was accepted on another server';
   ELSE
     UPDATE lead SET present = true, schema = new_schema, cluster_id = cluster, term = new_term, holder = new_holder,
       last = new_last, chain = new_chain, append_id = new_append_id, identity = new_identity,
-      generation = new_generation, closed = new_closed;
+      generation = new_generation, closed = new_closed, round = new_round;
     INSERT INTO entry (index, term, data, chain)
       SELECT guard_last + e.n, e.term, e.data, e.chain
       FROM unnest(terms, datas, chains) WITH ORDINALITY AS e (term, data, chain, n);
@@ -173,7 +175,7 @@ END $$;
 -- log_fetch is one look: being stable, all of it sees the snapshot of its caller.
 CREATE FUNCTION log_fetch(
   cluster text, after_index bigint, max_bytes bigint, max_entries bigint,
-  OUT refused text, OUT answered_by text, OUT standing lead, OUT first bigint, OUT published bigint, OUT nodes bigint[],
+  OUT refused text, OUT answered_by text, OUT standing lead, OUT first bigint, OUT published bigint, OUT nodes bigint[], OUT rounds bigint[],
   OUT snapshot_index bigint, OUT snapshot_term bigint, OUT snapshot_chain bytea, OUT snapshot_data bytea,
   OUT indexes bigint[], OUT terms bigint[], OUT datas bytea[], OUT chains bytea[]
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, @schema@, pg_temp AS $$
@@ -189,7 +191,7 @@ BEGIN
   PERFORM fit(standing, cluster);
   SELECT coalesce((SELECT min(index) FROM entry), standing.last + 1) INTO first;
   SELECT a.published INTO published FROM applied a;
-  SELECT array_agg(a.node) INTO nodes FROM attested a WHERE a.identity = answered_by;
+  SELECT array_agg(a.node ORDER BY a.node), array_agg(a.round ORDER BY a.node) INTO nodes, rounds FROM attested a WHERE a.identity = answered_by;
   IF after_index < first - 1 AND standing.snapshot <> 0 THEN
     SELECT s.index, s.term, s.chain, s.data INTO snapshot_index, snapshot_term, snapshot_chain, snapshot_data
       FROM snapshot s WHERE s.id = standing.snapshot;
@@ -208,7 +210,7 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION log_attest(cluster text, at_identity text, at_node bigint, OUT refused text, OUT answered_by text, OUT standing lead)
+CREATE FUNCTION log_attest(cluster text, at_identity text, at_node bigint, in_round bigint, OUT refused text, OUT answered_by text, OUT standing lead)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, @schema@, pg_temp AS $$
 BEGIN
   answered_by := server();
@@ -219,7 +221,8 @@ BEGIN
     refused := 'the server is another than the one attested';
     RETURN;
   END IF;
-  INSERT INTO attested (identity, node) VALUES (at_identity, at_node) ON CONFLICT DO NOTHING;
+  INSERT INTO attested (identity, node, round) VALUES (at_identity, at_node, in_round)
+    ON CONFLICT (identity, node) DO UPDATE SET round = in_round;
   DELETE FROM attested WHERE identity <> answered_by; -- of servers that are gone for good
 END $$;
 

@@ -106,7 +106,7 @@ END $$;
 CREATE FUNCTION log_replace(
   cluster text, guard_term bigint, guard_last bigint, keep_published bigint,
   new_schema bigint, new_term bigint, new_holder bigint, new_last bigint, new_chain bytea, new_append_id bytea, new_beat bigint,
-  new_identity text, new_generation bigint, new_closed text,
+  new_identity text, new_generation bigint, new_closed text, new_round bigint,
   snapshot_index bigint, snapshot_term bigint, snapshot_chain bytea, snapshot_data bytea,
   OUT refused text, OUT answered_by text, OUT standing lead
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, @schema@, pg_temp AS $$
@@ -125,10 +125,11 @@ BEGIN
     VALUES (snapshot_index, snapshot_term, snapshot_chain, snapshot_data) RETURNING id INTO whole;
   UPDATE lead SET present = true, schema = new_schema, cluster_id = cluster, term = new_term, holder = new_holder,
     last = new_last, chain = new_chain, append_id = new_append_id, beat = new_beat, identity = new_identity,
-    generation = new_generation, closed = new_closed, snapshot = whole;
+    generation = new_generation, closed = new_closed, round = new_round, snapshot = whole;
   PERFORM FROM applied FOR NO KEY UPDATE; -- after lead, as log_publish does
   DELETE FROM snapshot s WHERE s.id < whole;
   DELETE FROM entry;
+  DELETE FROM attested;
   WITH d AS (DELETE FROM audit a WHERE a.seq > keep_published RETURNING a.scope)
     SELECT array_agg(DISTINCT d.scope) INTO dropped FROM d;
   UPDATE applied SET published = coalesce((SELECT max(a.seq) FROM audit a), 0),

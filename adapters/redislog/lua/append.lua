@@ -6,7 +6,7 @@ for i, name in ipairs(FIELDS) do new[name] = ARGV[at + i - 1] end
 
 local function attested()
 	for i = 7, at - 1 do
-		if redis.call('HGET', ATTESTED, ARGV[i]) ~= identity then return false end
+		if redis.call('HGET', ATTESTED, ARGV[i]) ~= attestation(new.round, identity) then return false end
 	end
 	return at > 7
 end

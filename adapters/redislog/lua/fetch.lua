@@ -37,7 +37,10 @@ end
 
 local attested, flat = {}, redis.call('HGETALL', ATTESTED)
 for i = 1, #flat, 2 do
-	if flat[i + 1] == identity then attested[#attested + 1] = flat[i] end
+	if string.sub(flat[i + 1], 22) == identity then
+		attested[#attested + 1] = flat[i]
+		attested[#attested + 1] = string.sub(flat[i + 1], 1, 20)
+	end
 end
 
 local reply = answer('ok', '')

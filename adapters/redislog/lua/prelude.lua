@@ -8,8 +8,8 @@
 -- ARGV[1] is the newest schema we read, ARGV[2] our cluster; the rest is the script's.
 local LEAD, ENTRIES, AUDIT, FLOOR, ATTESTED, SNAPSHOT, UPLOAD = unpack(KEYS)
 local FIELDS = {'schema', 'cluster_id', 'term', 'holder', 'last', 'chain', 'append_id',
-	'beat', 'identity', 'generation', 'closed'}
-local NUMBERS = {'schema', 'term', 'holder', 'last', 'beat', 'generation'}
+	'beat', 'identity', 'generation', 'closed', 'round'}
+local NUMBERS = {'schema', 'term', 'holder', 'last', 'beat', 'generation', 'round'}
 local ZERO = string.rep('0', 20)
 
 local function unfit(text) return {'unfit', text} end
@@ -26,6 +26,9 @@ local function add(number, one)
 	end
 	return string.format('%010d%010d', high, low)
 end
+
+-- A node's attestation is the round, as 20 digits, and the identity.
+local function attestation(round, server) return round .. ' ' .. server end
 
 local function exists(key) return redis.call('EXISTS', key) == 1 end
 

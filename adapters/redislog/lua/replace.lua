@@ -7,7 +7,7 @@ if ARGV[6] ~= '' and not uploaded(ARGV[6], ARGV[11]) then
 end
 write(12)
 if ARGV[6] ~= '' then place(7) else redis.call('DEL', SNAPSHOT) end
-redis.call('DEL', ENTRIES)
+redis.call('DEL', ENTRIES, ATTESTED)
 
 local keep = ARGV[5]
 local floor = redis.call('GET', FLOOR)
