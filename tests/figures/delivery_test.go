@@ -160,7 +160,7 @@ func sseOver(prefer transport.Preference) func(*testing.B, *site) func(context.C
 			if err != nil {
 				return err
 			}
-			defer rt.Close()
+			defer func() { _ = rt.Close() }()
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.node.URL+"/control/events/leadership", nil)
 			if err != nil {
 				return err
