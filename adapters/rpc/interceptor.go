@@ -30,23 +30,15 @@ func isOpen(method string) bool {
 	return false
 }
 
-// ServerOptions are the interceptors that every grpc server with this API needs. They
-// find out who calls, bound what each caller takes, and make a status of every error.
+// ServerOptions are what every grpc server with this API needs: it finds out who calls,
+// bounds what each caller takes, and makes a status of every error.
 func (s *Server) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(s.unary), grpc.ChainStreamInterceptor(s.streaming)}
+	return []grpc.ServerOption{grpc.ChainStreamInterceptor(s.called)}
 }
 
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = s.statusOf(info.FullMethod, err) }()
-	defer s.recovered(info.FullMethod, &err)
-	ctx, err = s.admit(ctx, info.FullMethod)
-	if err != nil {
-		return nil, err
-	}
-	return handler(ctx, req)
-}
+// called passes every call, since Register makes streams of all.
 
-func (s *Server) streaming(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (s *Server) called(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer func() { err = s.statusOf(info.FullMethod, err) }()
 	defer s.recovered(info.FullMethod, &err)
 	ctx, err := s.admit(stream.Context(), info.FullMethod)
@@ -54,6 +46,13 @@ func (s *Server) streaming(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		return err
 	}
 	caller, _ := access.CallerFrom(ctx)
+	call := &calling{ServerStream: stream, ctx: ctx}
+	if s.single[info.FullMethod] {
+		return handler(srv, call)
+	}
+	if isOpen(info.FullMethod) {
+		call.limiter = s.options.Gate.Limiter
+	}
 	release, err := s.options.Gate.Limiter.Stream(caller)
 	if err != nil {
 		s.options.Metrics.StreamRefused(telemetry.APIGRPC)
@@ -63,16 +62,27 @@ func (s *Server) streaming(srv any, stream grpc.ServerStream, info *grpc.StreamS
 	if info.FullMethod == controlpb.LeadershipMemberService_Attach_FullMethodName {
 		defer s.options.Metrics.StreamOpened(telemetry.APIGRPC, transport.Protocol(ctx))()
 	}
-	return handler(srv, &calling{ServerStream: stream, ctx: ctx})
+	return handler(srv, call)
 }
 
 // calling is a stream whose context knows its caller.
 type calling struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx     context.Context
+	limiter *access.Limiter // counts each message as a request; nil: the handler counts
 }
 
 func (c *calling) Context() context.Context { return c.ctx }
+
+// RecvMsg counts what it reads where the handler is not ours.
+func (c *calling) RecvMsg(m any) error {
+	err := c.ServerStream.RecvMsg(m)
+	if err == nil && c.limiter != nil {
+		caller, _ := access.CallerFrom(c.ctx)
+		err = c.limiter.Request(caller)
+	}
+	return err
+}
 
 // admit says who calls, in the context.
 func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {

@@ -86,6 +86,9 @@ type Server struct {
 	closing chan struct{}
 	once    sync.Once
 	check   time.Duration // how often a stream asks whether the node can vouch for its copy
+
+	single        map[string]bool // methods that are no streams, by their full names
+	requestWithin time.Duration   // how long the request of a call may take to arrive
 }
 
 const checkInterval = 5 * time.Second
@@ -96,13 +99,14 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, health: health.NewServer(), slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{}), check: checkInterval}
+	s := &Server{options: o, health: health.NewServer(), slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{}), check: checkInterval, single: map[string]bool{}, requestWithin: requestTimeout}
 	s.setHealth()
 	return s, nil
 }
 
-// Register adds the API, health and reflection to g.
-func (s *Server) Register(g *grpc.Server) {
+// Register adds the API, health and reflection to server.
+func (s *Server) Register(server *grpc.Server) {
+	g := &registrar{GRPCServer: server, api: s}
 	controlpb.RegisterLeadershipControlServiceServer(g, s)
 	controlpb.RegisterLeadershipMemberServiceServer(g, s.options.Service)
 	controlpb.RegisterLeadershipRegistryServiceServer(g, s.options.Service)
