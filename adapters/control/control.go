@@ -128,7 +128,16 @@ func New(o Options) (*Server, error) {
 }
 
 // Handler serves the API.
-func (s *Server) Handler() http.Handler { return s.mux }
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// HTTP/1.1 reads the rest of a request that was refused before it answers, and has no
+		// limit of its own on how long that takes. Whoever reads a body sets its own.
+		if r.ProtoMajor == 1 && r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.bodyWithin))
+		}
+		s.mux.ServeHTTP(w, r)
+	})
+}
 
 // EndStreams ends every event stream and refuses new ones, so that a graceful
 // shutdown of the HTTP server does not wait for readers.
@@ -150,7 +159,10 @@ const (
 // WriteTimeout: a stream has no end, so each write gets a deadline of its own.
 func (s *Server) HTTPServer() *http.Server {
 	return &http.Server{
-		Handler:           s.mux,
+		Handler: s.Handler(),
+		// Or OPTIONS * would be answered past every limit.
+		DisableGeneralOptionsHandler: true,
+
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

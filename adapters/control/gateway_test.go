@@ -1,10 +1,12 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -239,6 +241,27 @@ func TestASlowBodyIsCut(t *testing.T) {
 			t.Errorf("%s: %d %s", protocol, resp.StatusCode, text)
 		}
 		_ = stalled.Close()
+	}
+}
+
+// Also a request that is refused is not waited for: HTTP/1.1 would read the rest of it
+// before it answers, for as long as that takes.
+func TestTheSlowBodyOfARefusedRequestIsCut(t *testing.T) {
+	st := newSite(t)
+	st.server.bodyWithin = 50 * time.Millisecond
+	for _, begin := range []string{"POST /control/transfer", "GET /control/leaders", "POST /nowhere", "POST //control/transfer", "OPTIONS *"} {
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(st.url, "https://"), &tls.Config{RootCAs: st.roots(), NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", begin); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 ")) {
+			t.Errorf("%s: %q, %v; want an answer and the end of the connection", begin, answer, err)
+		}
+		_ = conn.Close()
 	}
 }
 
