@@ -51,7 +51,7 @@ func Trials() []Trial {
 		{plant.AppendUnguarded, of(check.AgreementProperty, check.NoResurrectionProperty), LogCAS, "store-faults", 20},
 		{plant.AppendChanged, of(check.AgreementProperty, check.NoPanicProperty), LogCAS, "store-faults", 60},
 		{plant.OldConfirmCounts, of(check.LinearizableProperty), LogCAS, "store-faults", 20},
-		{plant.SupersededBelieved, of(check.NoPanicProperty), LogCAS, "store-fail-overs", 60},
+		{plant.SupersededBelieved, of(check.DurableProperty, check.AgreementProperty), LogCAS, "store-fail-overs", 10},
 		{plant.MarkBeforeDurable, of(check.FenceMonotonicProperty), LogCAS, "store-lost-writes", 20},
 		{plant.MarkForgotten, of(check.FenceMonotonicProperty), LogCAS, "store-lost-writes", 20},
 		{plant.AttestUnseen, of(check.FenceMonotonicProperty, check.AgreementProperty), LogCAS, "store-lost-writes", 20},
