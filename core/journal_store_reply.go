@@ -56,7 +56,7 @@ func (j *storeJournal) superseded(reply *StoreReply) string {
 	switch {
 	case own == "" || lead.GetGeneration() > j.mark.Generation || j.plants(plant.SupersededBelieved):
 	case lead == nil && !same && j.mark.Witness:
-		return fmt.Sprintf("the server that answers (%s) holds no log", reply.Identity)
+		return fmt.Sprintf("the server that answers (%s) holds no log, and this node has seen one: it is another server, or everything was lost (then restore a backup and jump the fence: leaderd fence jump)", reply.Identity)
 	case lead == nil || lead.Identity != reply.Identity: // it proves nothing, and may be attested
 	case lead.Round < j.mark.Round || lead.Round == j.mark.Round && !same:
 		return fmt.Sprintf("the server that answers (%s) was superseded: the log was accepted there in round %d, and this node has vouched for %s in round %d since; it waits for that one or a later one (if there is none: leaderd fence jump)",

@@ -64,7 +64,7 @@ func succeeds(before, m *core.StoreMark, cluster string) error {
 	for _, n := range []struct {
 		name      string
 		was, next uint64
-	}{{"index", before.Index, m.Index}, {"term", before.Term, m.Term}, {"next session", before.NextSession, m.NextSession}} {
+	}{{"index", before.Index, m.Index}, {"term", before.Term, m.Term}, {"next session", before.NextSession, m.NextSession}, {"round", before.Round, m.Round}} {
 		if n.next < n.was {
 			return fmt.Errorf("%s %d after %d in generation %d", n.name, n.next, n.was, m.Generation)
 		}

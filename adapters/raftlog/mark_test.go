@@ -28,7 +28,7 @@ func markOptions(dir string) Options {
 func markAt(n uint64) *core.StoreMark {
 	return &core.StoreMark{
 		ClusterId: "mesh.test", Identity: fmt.Sprintf("server-%d", n/40), Generation: n / 100, Index: n * 3, Chain: recordHash(n * 3),
-		Term: 1 + n/10, NextFence: 7 + n*2, NextSession: 5 + n,
+		Term: 1 + n/10, NextFence: 7 + n*2, NextSession: 5 + n, Round: n / 10,
 	}
 }
 
@@ -91,6 +91,7 @@ func TestMarkNeverGoesBack(t *testing.T) {
 		"mark: index 149 after 150 in generation 0":     with(func(m *core.StoreMark) { m.Index-- }),
 		"mark: term 5 after 6 in generation 0":          with(func(m *core.StoreMark) { m.Term-- }),
 		"mark: next session 54 after 55":                with(func(m *core.StoreMark) { m.NextSession-- }),
+		"mark: round 4 after 5":                         with(func(m *core.StoreMark) { m.Round-- }),
 		"mark: next fence 106 after 107":                with(func(m *core.StoreMark) { m.NextFence-- }),
 		"mark: next fence 1 after 107":                  with(func(m *core.StoreMark) { m.Generation++; m.NextFence = 1 }),
 		"mark: another entry 150 than before":           with(func(m *core.StoreMark) { m.Chain = recordHash(1) }),

@@ -227,6 +227,9 @@ func (j *jump) longestTTL(g *core.Registry) time.Duration {
 
 func (j *jump) do(ctx context.Context, log *standingLog, common uint64) error {
 	g := log.registry
+	if g.ClusterID() == "" {
+		return errors.New("the log ends before the registry began: nothing is left to go on from. Restore a backup and jump then; or begin anew, in an empty place of the store and with empty data directories")
+	}
 	g.Relocate(core.Relocation{
 		Ahead: core.JumpAhead, LongestTTL: j.longestLease(), Actor: operator(), CorrelationID: "jump-" + randomID(), WallNs: time.Now().UnixNano(),
 	})

@@ -123,6 +123,19 @@ func TestJumpRefuses(t *testing.T) {
 		{"a source that moves", "take it back with leaderd migrate --reopen", true, func(s *modelStore) { closeLog(s, why(noteMoving)) }},
 		{"a source that moved", "gone for good", false, func(s *modelStore) { closeLog(s, why(noteMoved)) }},
 		{"no log", "holds no registry", true, func(s *modelStore) { *s = *newModelStore("server-a") }},
+		{"a log that lost all but its first office", "nothing is left to go on from", true, func(s *modelStore) {
+			cluster := s.lead(t).ClusterId
+			*s = *newModelStore("server-a")
+			chain := core.ChainEntry(nil, 1, 1, nil)
+			r := s.Do(context.Background(), &core.StoreCall{Append: &core.StoreAppend{
+				Lead:    &core.Lead{Schema: core.StoreSchema, ClusterId: cluster, Term: 1, Holder: 1, Last: 1, Chain: chain, AppendId: []byte("a"), Identity: "server-a"},
+				Entries: []*core.StoredEntry{{Index: 1, Term: 1, Chain: chain}},
+			}})
+			if r.Status != core.StoreOK {
+				t.Fatal(r.Text)
+			}
+			closeLog(s, "the store forgot")
+		}},
 	} {
 		s := newModelStore("server-a")
 		newHistory(t, 2).writeStore(t, s)
