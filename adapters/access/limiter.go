@@ -13,6 +13,14 @@ import (
 // MaxCallers is how many callers a Limiter keeps apart at the same time.
 const MaxCallers = 16_384
 
+// Bounds of answers that their callers have not read yet, in bytes.
+const (
+	MaxUnread    = 32 << 20  // of one caller
+	MaxAllUnread = 256 << 20 // of all together
+	// MinUnread is the size from which an answer is counted.
+	MinUnread = 4 << 10
+)
+
 // Limits bound what one caller may take. Each is at least 1.
 type Limits struct {
 	RequestsPerSecond int // in the long run
@@ -33,6 +41,8 @@ type Limiter struct {
 	accounts map[[sha256.Size]byte]*account
 	idle     *list.List // of accounts without a stream, the last used in front
 	sessions map[string]int
+	unread   map[[sha256.Size]byte]int // bytes, of callers that have any
+	all      int                       // bytes, of all
 }
 
 // account is one caller's.
@@ -57,7 +67,7 @@ func NewLimiter(l Limits) (*Limiter, error) {
 		}
 	}
 	return &Limiter{limits: l, most: MaxCallers, now: time.Now, idle: list.New(),
-		accounts: map[[sha256.Size]byte]*account{}, sessions: map[string]int{}}, nil
+		accounts: map[[sha256.Size]byte]*account{}, sessions: map[string]int{}, unread: map[[sha256.Size]byte]int{}}, nil
 }
 
 // Request counts one request of the caller. *Exceeded: it comes too soon.
@@ -131,6 +141,31 @@ func (l *Limiter) Session(member string) (release func(), err error) {
 	return l.once(func() {
 		if l.sessions[member]--; l.sessions[member] == 0 {
 			delete(l.sessions, member)
+		}
+	}), nil
+}
+
+// Answer counts an answer of this size as unread until release is called; again does
+// nothing. A caller who asks on and reads nothing is refused in time.
+func (l *Limiter) Answer(c Caller, size int) (release func(), err error) {
+	if size < MinUnread {
+		return func() {}, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := digest(c.Key)
+	if own := l.unread[key]; own > 0 && own+size > MaxUnread { // one answer always finds room
+		return nil, &Exceeded{What: "bytes of answers that one caller has not read", Limit: MaxUnread, RetryAfter: time.Second}
+	}
+	if l.all > 0 && l.all+size > MaxAllUnread {
+		return nil, &Exceeded{What: "bytes of answers that nobody has read", Limit: MaxAllUnread, RetryAfter: time.Second}
+	}
+	l.unread[key] += size
+	l.all += size
+	return l.once(func() {
+		l.all -= size
+		if l.unread[key] -= size; l.unread[key] == 0 {
+			delete(l.unread, key)
 		}
 	}), nil
 }

@@ -249,6 +249,43 @@ func TestTheGateCountsFailures(t *testing.T) {
 	}
 }
 
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	l, err := NewLimiter(Limits{RequestsPerSecond: 1, Burst: 1, StreamsPerCaller: 1, SessionsPerMember: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if release, err := l.Answer(Caller{Key: "huge"}, 2*MaxAllUnread); err != nil {
+		t.Errorf("the only answer: %v", err)
+	} else {
+		release()
+	}
+	var all []func()
+	for i := range MaxAllUnread / MaxUnread {
+		c := Caller{Key: fmt.Sprint(i)}
+		for range 2 {
+			release, err := l.Answer(c, MaxUnread/2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, release)
+		}
+		_, err := l.Answer(c, MinUnread)
+		wantExceeded(t, err, "bytes of answers that one caller has not read", MaxUnread)
+		if _, err := l.Answer(c, MinUnread-1); err != nil {
+			t.Errorf("a small one: %v", err)
+		}
+	}
+	_, err = l.Answer(Caller{Key: "another"}, MinUnread)
+	wantExceeded(t, err, "bytes of answers that nobody has read", MaxAllUnread)
+	for _, release := range all {
+		release()
+		release() // once is enough
+	}
+	if l.all != 0 || len(l.unread) != 0 {
+		t.Errorf("%d bytes of %d callers are left", l.all, len(l.unread))
+	}
+}
+
 func BenchmarkAdmit(b *testing.B) {
 	s := newSigner(b, "k1", jose.EdDSA)
 	o := withKeys(b, s)

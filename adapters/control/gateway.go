@@ -118,8 +118,15 @@ func (s *Server) operate(w http.ResponseWriter, r *request) error {
 	if in.Method == http.MethodHead {
 		in.Method = http.MethodGet // the server drops the body of the answer
 	}
-	s.gateway.ServeHTTP(w, in)
-	return nil
+	// A reader has some seconds for an answer, in which it could ask for any number more.
+	counted := w.(*statusWriter)
+	counted.count = func(size int) (func(), error) { return s.options.Gate.Limiter.Answer(r.caller, size) }
+	s.gateway.ServeHTTP(counted, in)
+	counted.count = nil
+	if counted.refused != nil {
+		w.Header().Del("Content-Length") // of what was not written
+	}
+	return counted.refused
 }
 
 // operationFailed answers with the error of an operation, or of reading its request.

@@ -265,6 +265,39 @@ func TestTheSlowBodyOfARefusedRequestIsCut(t *testing.T) {
 	}
 }
 
+// Whoever asks on and reads nothing is refused in time.
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	for _, protocol := range protocols {
+		var limiter *access.Limiter
+		st := newSite(t, func(o *Options) { limiter = o.Gate.Limiter })
+		st.service.reply = func(context.Context, proto.Message) (proto.Message, error) {
+			return &controlpb.ListSessionsResponse{Cordoned: []string{strings.Repeat("x", access.MinUnread)}}, nil
+		}
+		c := st.client(protocol, st.pair(st.authority.IssueClient(transport.RoleRead)))
+		list := func(want int) string {
+			resp, text := st.do(c, "GET", "/control/sessions", nil, nil)
+			if resp.StatusCode != want {
+				t.Errorf("%s: %d %.300s, want %d", protocol, resp.StatusCode, text, want)
+			}
+			return text
+		}
+		list(http.StatusOK)
+		_, caller := st.service.last()
+		unread, err := limiter.Answer(caller, access.MaxUnread)
+		for deadline := time.Now().Add(10 * time.Second); err != nil; unread, err = limiter.Answer(caller, access.MaxUnread) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the first is read and still counted: %v", protocol, err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if p := read[wire.Problem](t, list(http.StatusTooManyRequests)); p.Code != string(core.CodeOverloaded) {
+			t.Errorf("%s: %+v", protocol, p)
+		}
+		unread()
+		list(http.StatusOK)
+	}
+}
+
 // The deadline of a body is over with it: an operation may take longer.
 func TestAnOperationOutlastsTheDeadlineOfItsBody(t *testing.T) {
 	for _, protocol := range protocols {

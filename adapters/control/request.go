@@ -281,6 +281,9 @@ type statusWriter struct {
 	http.ResponseWriter
 	status  int
 	written bool
+
+	count   func(size int) (release func(), err error) // an answer that is not read yet; nil: streams
+	refused error                                      // by count: nothing was written
 }
 
 func (w *statusWriter) WriteHeader(status int) {
@@ -289,6 +292,14 @@ func (w *statusWriter) WriteHeader(status int) {
 }
 
 func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.count != nil {
+		release, err := w.count(len(p))
+		if err != nil {
+			w.refused = err
+			return len(p), nil // or the gateway would fill the log with it
+		}
+		defer release()
+	}
 	w.written = true
 	return w.ResponseWriter.Write(p)
 }

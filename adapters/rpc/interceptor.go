@@ -33,7 +33,7 @@ func isOpen(method string) bool {
 // ServerOptions are what every grpc server with this API needs: it finds out who calls,
 // bounds what each caller takes, and makes a status of every error.
 func (s *Server) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.ChainStreamInterceptor(s.called)}
+	return []grpc.ServerOption{grpc.ChainStreamInterceptor(s.called), grpc.ForceServerCodecV2(newCodec())}
 }
 
 // called passes every call, since Register makes streams of all.

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
+
+	"github.com/omnirelay/leadership/adapters/access"
 )
 
 // requestTimeout is how long the request of a call may take to arrive.
@@ -42,7 +44,12 @@ func (r *registrar) answer(m grpc.MethodDesc) grpc.StreamHandler {
 		if err != nil {
 			return err
 		}
-		return stream.SendMsg(reply)
+		caller, _ := access.CallerFrom(stream.Context())
+		encoded, err := answerOf(reply, caller, r.api.options.Gate.Limiter)
+		if err != nil {
+			return err
+		}
+		return stream.SendMsg(encoded)
 	}
 }
 

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
@@ -71,5 +73,63 @@ func TestQuestionsAboutTheSchemaAreCounted(t *testing.T) {
 	}
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v, want RESOURCE_EXHAUSTED", err)
+	}
+}
+
+// bulky answers with half of what may wait for one caller.
+type bulky struct{ service }
+
+func (bulky) ListSessions(context.Context, *controlpb.ListSessionsRequest) (*controlpb.ListSessionsResponse, error) {
+	return &controlpb.ListSessionsResponse{Cordoned: []string{strings.Repeat("x", access.MaxUnread/2-1000)}}, nil
+}
+
+// Whoever asks on and reads nothing is refused in time, and served again when it reads, or
+// its connection has ended.
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	st := newSite(t, func(o *Options) { o.Service = bulky{} })
+	reader := st.reader()
+	ask := func(conn *grpc.ClientConn) grpc.ClientStream {
+		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, controlpb.LeadershipRegistryService_ListSessions_FullMethodName,
+			grpc.MaxCallRecvMsgSize(access.MaxUnread))
+		if err == nil {
+			err = stream.SendMsg(&controlpb.ListSessionsRequest{})
+		}
+		if err == nil {
+			err = stream.CloseSend()
+		}
+		if err == nil {
+			_, err = stream.Header() // it is answered, and the answer not read
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	lazy := st.dial(reader)
+	first := ask(lazy)
+	ask(lazy)
+	if err := ask(lazy).RecvMsg(&controlpb.ListSessionsResponse{}); status.Code(err) != codes.ResourceExhausted {
+		t.Fatalf("%v, want RESOURCE_EXHAUSTED", err)
+	}
+	if err := ask(st.dial(st.pair(st.authority.IssueClient(transport.RoleOperate)))).RecvMsg(&controlpb.ListSessionsResponse{}); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	if err := first.RecvMsg(&controlpb.ListSessionsResponse{}); err != nil {
+		t.Fatal(err)
+	}
+	third := ask(lazy)
+	if err := third.RecvMsg(&controlpb.ListSessionsResponse{}); err != nil {
+		t.Errorf("after one was read: %v", err)
+	}
+	ask(lazy)
+	_ = lazy.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.GC() {
+		err := ask(st.dial(reader)).RecvMsg(&controlpb.ListSessionsResponse{})
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after the connection has ended: %v", err)
+		}
 	}
 }
