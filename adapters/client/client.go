@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type Client struct {
 	link    *link  // nil: attached to no node
 	runs    []*run
 	manual  []*logpb.Selector          // stood for by Stand
+	byHand  map[string]uint64          // what Stand led to, until it is lost: fences by scope
 	asked   map[string]*logpb.Selector // stands under way, by request id
 	readers map[*reader]struct{}
 	started bool
@@ -55,7 +57,7 @@ func New(o Options) (*Client, error) {
 	o = o.complete()
 	c := &Client{
 		o: o, logger: o.Logger, cluster: o.Cluster, wake: make(chan struct{}, 1), closed: make(chan struct{}), signing: make(chan struct{}, maxSigning),
-		asked: map[string]*logpb.Selector{}, readers: map[*reader]struct{}{},
+		byHand: map[string]uint64{}, asked: map[string]*logpb.Selector{}, readers: map[*reader]struct{}{},
 	}
 	var memberErr, dialErr error
 	c.member, memberErr = o.newMember(c.clock.Now())
@@ -191,7 +193,7 @@ func (c *Client) Close() error {
 		return nil
 	}
 	c.closing = true
-	runs, started := c.runs, c.started
+	runs, started := slices.Clone(c.runs), c.started // each leaves c.runs when it is over
 	for _, r := range runs {
 		r.fail(ErrClosed)
 	}

@@ -127,11 +127,16 @@ func (c *Client) changed(now core.Time, change core.MemberChange) {
 	case core.ChangeGained:
 		if r := c.runOf(change.Token); r != nil {
 			r.gained(now, change.Token)
-		} else if !c.manually(change.Token) {
+		} else if c.manually(change.Token) {
+			c.byHand[change.Token.Scope] = change.Token.Fence
+		} else {
 			c.member.GiveUp(change.Token.Scope, change.Token.Fence) // of a Run that is over
 		}
 	case core.ChangeLost:
 		c.lost(change)
+		if c.byHand[change.Token.Scope] == change.Token.Fence {
+			delete(c.byHand, change.Token.Scope)
+		}
 	case core.ChangeAsked:
 		if !c.handOver(change) && !c.manually(change.Token) {
 			c.member.GiveUp(change.Token.Scope, change.Token.Fence)
@@ -158,8 +163,11 @@ func (c *Client) log(change core.MemberChange) {
 }
 
 // manually reports whether a leadership is one of Stand's. One that is left from before
-// its Withdraw is given up by hand, too.
+// its Withdraw is given up by hand, too: only the application knows when it has stopped.
 func (c *Client) manually(t Token) bool {
+	if fence, led := c.byHand[t.Scope]; led && fence == t.Fence {
+		return true
+	}
 	for _, sel := range c.manual {
 		if covers(sel, t) {
 			return true

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -421,4 +422,47 @@ func TestANodeThatDoesNotWelcomeIsLeft(t *testing.T) {
 	if err := c.welcomed(&link{}, (*controlpb.Welcome)(nil)); err == nil {
 		t.Error("no welcome is taken for one")
 	}
+}
+
+// Close waits for every Run, in whatever order they end.
+func TestCloseWaitsForManyRuns(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		c := newClient(t, "alice", []*node{{address: "127.0.0.1:1"}}, func(o *Options) { o.TTL = core.MinTTL })
+		const runs = 50
+		results := make(chan error, runs)
+		for i := range runs {
+			go func() {
+				results <- c.Run(t.Context(), []Scope{{ID: fmt.Sprint("s", i)}}, func(context.Context, Token) error { return nil })
+			}()
+		}
+		await(t, within, "all running", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.runs) == runs })
+		_ = c.Close() // no node answers
+		if left := len(results); left != runs {
+			t.Errorf("Close returned with %d of %d", left, runs)
+		}
+	}
+}
+
+// A leadership of a Stand is given up by hand also when it is asked for after Withdraw.
+func TestAskedAfterWithdraw(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, "a")
+	c := newClient(t, "alice", []*node{r.serve()})
+	if err := c.Stand(Scope{ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, within, "leading", func() bool { _, ok := c.Holds("a"); return ok })
+	led, _ := c.Holds("a")
+	if err := c.Withdraw(Scope{ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	r.transfer("a", "")
+	for end := time.Now().Add(2 * testTTL); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if now, ok := c.Holds("a"); !ok || now.Fence != led.Fence {
+			t.Fatal("it was given up though the application has not stopped")
+		}
+	}
+	c.GiveUp(led)
+	await(t, within, "nobody leading", func() bool { _, is := r.leader("a"); return !is })
 }

@@ -203,9 +203,20 @@ func (r *run) gained(now core.Time, t Token) {
 	p.serve(now)
 }
 
+// running is the call for the granted scope that has not returned, of this run or of
+// another that is over otherwise; nil: none.
+func (p *post) running() *lead {
+	for _, r := range p.run.client.runs {
+		if other := r.posts[p.granted.Scope]; other != nil && other.lead != nil {
+			return other.lead
+		}
+	}
+	return nil
+}
+
 // serve calls f if it may be called now.
 func (p *post) serve(now core.Time) {
-	if p.granted == nil || p.lead != nil || now < p.notUntil {
+	if p.granted == nil || now < p.notUntil || p.running() != nil {
 		return
 	}
 	l := &lead{token: *p.granted, began: now, held: true}
@@ -329,7 +340,8 @@ func (c *Client) tendPosts(now core.Time) core.Time {
 // tend calls f for a scope that waited for it, or gives the scope up when an earlier
 // call of f does not return. It returns when to look again.
 func (c *Client) tend(now core.Time, p *post) core.Time {
-	if p.lead == nil {
+	before := p.running()
+	if before == nil {
 		p.serve(now)
 		return p.notUntil
 	}
@@ -338,7 +350,7 @@ func (c *Client) tend(now core.Time, p *post) core.Time {
 		return overdue
 	}
 	c.logger.Error("a function has not returned although its leadership is over; the scope that was gained again is given up",
-		"scope", p.granted.Scope, "overFence", p.lead.token.Fence, "fence", p.granted.Fence)
+		"scope", p.granted.Scope, "overFence", before.token.Fence, "fence", p.granted.Fence)
 	c.member.GiveUp(p.granted.Scope, p.granted.Fence)
 	p.granted = nil
 	return core.Never

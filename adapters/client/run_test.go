@@ -432,3 +432,32 @@ func TestRunLeadsWhatASelectorPicks(t *testing.T) {
 		t.Error("it led another namespace")
 	}
 }
+
+// A function of a Run that is over keeps that of another from being called beside it.
+func TestRunsShareAScopeNever(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, "a")
+	c := newClient(t, "alice", []*node{r.serve()})
+	ctx, stop := context.WithCancel(t.Context())
+	begun, release, first := make(chan Token, 1), make(chan struct{}), make(chan error, 1)
+	go func() {
+		first <- c.Run(ctx, []Scope{{ID: "a"}}, func(_ context.Context, token Token) error {
+			begun <- token
+			<-release
+			return nil
+		})
+	}()
+	next(t, "a call", begun)
+	stop()
+	await(t, within, "the end begun", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.runs[0].ended })
+	second := stand(t, c, "a")
+	await(t, within, "standing", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.runs) == 2 })
+	r.expire(c.session())
+	select {
+	case got := <-second.begun:
+		t.Errorf("called under %d while the function of before has not returned", got.token.Fence)
+	case <-time.After(2 * testTTL):
+	}
+	close(release)
+	next(t, "the end", first)
+}
