@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -18,6 +19,7 @@ type Action struct {
 	fence  uint64
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	stale  atomic.Pointer[core.StaleError] // set when it is overtaken
 	end    sync.Once
 }
 
@@ -33,8 +35,12 @@ func (a *Action) End() {
 	})
 }
 
-// Stale is nil, or the *core.StaleError by which the action was overtaken.
+// Stale is nil, or the *core.StaleError by which the action was overtaken, also when its
+// caller had gone by then.
 func (a *Action) Stale() error {
+	if stale := a.stale.Load(); stale != nil {
+		return stale
+	}
 	var stale *core.StaleError
 	if errors.As(context.Cause(a.ctx), &stale) {
 		return stale
@@ -64,7 +70,9 @@ func (gt *gate) overtake(scope string, fence uint64) {
 		return
 	}
 	for a := range gt.actions {
-		a.cancel(&core.StaleError{Scope: scope, Fence: gt.fence, Required: fence})
+		stale := &core.StaleError{Scope: scope, Fence: gt.fence, Required: fence}
+		a.stale.CompareAndSwap(nil, stale)
+		a.cancel(stale)
 	}
 }
 

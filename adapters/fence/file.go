@@ -35,8 +35,9 @@ type File struct {
 	path string
 	lock *os.File
 
-	mu    sync.Mutex
-	marks map[string]uint64
+	mu     sync.Mutex
+	marks  map[string]uint64
+	closed bool
 }
 
 // OpenFile opens the file of marks at path, or makes an empty one where there is none:
@@ -44,6 +45,10 @@ type File struct {
 // out. A damaged file is refused, and one that another process has open, where the
 // system can tell (Unix).
 func OpenFile(path string) (*File, error) {
+	path, err := target(path)
+	if err != nil {
+		return nil, fmt.Errorf("fence: %w", err)
+	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("fence: %w", err)
@@ -63,8 +68,28 @@ func OpenFile(path string) (*File, error) {
 	return f, nil
 }
 
-// Close lets another process open the file.
-func (f *File) Close() error { return f.lock.Close() }
+// target is the file itself, where path leads by links: who opens it by another name
+// must find the same lock, and a Save must not put a file in the place of a link.
+func target(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return real, err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("%s leads to no file: make it, or remove the link", path)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
+}
+
+// Close lets another process open the file. It waits for a Save under way; what comes
+// later is refused, since it would take away what the next process saved.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.lock.Close()
+}
 
 // Load returns the marks in the file.
 func (f *File) Load(context.Context) (map[string]uint64, error) {
@@ -78,6 +103,9 @@ func (f *File) Load(context.Context) (map[string]uint64, error) {
 func (f *File) Save(_ context.Context, raised map[string]uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return fmt.Errorf("fence: %s is closed: close it after the last action", f.path)
+	}
 	before := f.marks
 	f.marks = maps.Clone(before)
 	for scope, n := range raised {

@@ -107,3 +107,51 @@ func TestFileSaysWhatItIsGiven(t *testing.T) {
 }
 
 var scopes = []string{"a", "b", "global-control", "shard/mesh.demo/00", "shard/mesh.demo/01", strings.Repeat("x/", 7) + "x"}
+
+// A process on its way out does not take away what the next one saved.
+func TestFileIsNotSavedAfterClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "marks")
+	old := openFile(t, path)
+	ok(t, old.Save(t.Context(), map[string]uint64{"s": 5}))
+	ok(t, old.Close())
+	f := openFile(t, path)
+	ok(t, f.Save(t.Context(), map[string]uint64{"s": 7}))
+	if err := old.Save(t.Context(), map[string]uint64{"t": 1}); err == nil {
+		t.Error("saved after it was closed")
+	}
+	ok(t, f.Close())
+	got, err := openFile(t, path).Load(t.Context())
+	ok(t, err)
+	if !maps.Equal(got, map[string]uint64{"s": 7}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// A file has one lock, by whatever links it is found, and stays where it is.
+func TestFileBehindALink(t *testing.T) {
+	dir := t.TempDir()
+	data, links := filepath.Join(dir, "data"), filepath.Join(dir, "links")
+	ok(t, os.Mkdir(data, 0o700))
+	ok(t, os.Symlink(data, links))
+	path, link := filepath.Join(data, "marks"), filepath.Join(dir, "marks")
+	ok(t, os.Symlink(path, link))
+	if _, err := OpenFile(link); err == nil {
+		t.Error("opened a link that leads to no file")
+	}
+	f := openFile(t, filepath.Join(links, "marks")) // made there
+	ok(t, f.Save(t.Context(), map[string]uint64{"s": 5}))
+	for _, name := range []string{path, link, filepath.Join(links, "marks")} {
+		if _, err := OpenFile(name); err == nil {
+			t.Errorf("opened twice, as %s", name)
+		}
+	}
+	ok(t, f.Close())
+	f = openFile(t, link)
+	ok(t, f.Save(t.Context(), map[string]uint64{"s": 9}))
+	ok(t, f.Close())
+	got, err := openFile(t, path).Load(t.Context())
+	ok(t, err)
+	if !maps.Equal(got, map[string]uint64{"s": 9}) {
+		t.Errorf("by its own name it holds %v", got)
+	}
+}

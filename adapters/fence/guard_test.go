@@ -275,3 +275,15 @@ func TestNoStaleEffectUnderRaces(t *testing.T) {
 		t.Error("there was no race")
 	}
 }
+
+// An action is told that it was overtaken also when its caller has gone before.
+func TestOvertakenAfterTheCallerHasGone(t *testing.T) {
+	g := newGuard(t, Options{})
+	ctx, leave := context.WithCancel(t.Context())
+	err := g.Do(ctx, "s", 5, func(ctx context.Context) error {
+		leave()
+		ok(t, g.Observe("s", 6))
+		return ctx.Err()
+	})
+	stale(t, err, 5, 6)
+}
