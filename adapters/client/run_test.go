@@ -459,5 +459,8 @@ func TestRunsShareAScopeNever(t *testing.T) {
 	case <-time.After(2 * testTTL):
 	}
 	close(release)
-	next(t, "the end", first)
+	if err := next(t, "the end", first); err != nil {
+		t.Error(err)
+	}
+	next(t, "a call of the other", second.begun)
 }
