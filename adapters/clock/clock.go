@@ -19,8 +19,9 @@ type Clock struct {
 }
 
 const (
-	// A reading of two clocks counts only if both were read within this time: else
-	// the process was preempted in between.
+	// A reading of two clocks tells the suspended time only if both were read within
+	// this time: else the process was preempted in between, and it tells the least that
+	// it can be.
 	pairWindow = 20 * time.Microsecond
 	// Less than this between two readings of the suspended time is noise.
 	suspendGrain = time.Millisecond
@@ -38,16 +39,26 @@ func (c *Clock) suspendedNs() int64 {
 		before := read(unix.CLOCK_MONOTONIC)
 		boot := read(unix.CLOCK_BOOTTIME)
 		after := read(unix.CLOCK_MONOTONIC)
-		if after-before > int64(pairWindow) {
-			continue
+		if c.learn(before, boot, after) {
+			break
 		}
-		known := c.suspended.Load()
-		if found := boot - before; found-known > int64(suspendGrain) {
-			c.suspended.CompareAndSwap(known, found)
-		}
-		break
 	}
 	return c.suspended.Load()
+}
+
+// learn takes what CLOCK_BOOTTIME has over two readings of CLOCK_MONOTONIC around it, and
+// reports whether these were close enough. Where clocks are slow they never are, and a
+// suspension must be noticed all the same.
+func (c *Clock) learn(before, boot, after int64) (tight bool) {
+	tight = after-before <= int64(pairWindow)
+	found := boot - after
+	if tight {
+		found = boot - before
+	}
+	if known := c.suspended.Load(); found-known > int64(suspendGrain) {
+		c.suspended.CompareAndSwap(known, found)
+	}
+	return tight
 }
 
 // Boottime reads CLOCK_BOOTTIME, for comparing readings of processes of one machine.

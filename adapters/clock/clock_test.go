@@ -20,3 +20,21 @@ func TestClockGoesOnAndNeverBack(t *testing.T) {
 		t.Errorf("20ms took %v by the clock", d)
 	}
 }
+
+// On a machine whose clocks are slow to read, no pair of readings is close.
+func TestSuspensionIsNoticedBySlowReadings(t *testing.T) {
+	const slow, asleep = int64(100 * time.Microsecond), int64(10 * time.Second)
+	var c Clock
+	if c.learn(0, slow/2, slow) || c.suspended.Load() != 0 {
+		t.Errorf("without a suspension: %d", c.suspended.Load())
+	}
+	if c.learn(0, asleep+slow/2, slow) || c.suspended.Load() != asleep-slow/2 {
+		t.Errorf("%d, want %d at least", c.suspended.Load(), asleep-slow/2)
+	}
+	if !c.learn(0, asleep+10, 20) || c.suspended.Load() != asleep-slow/2 {
+		t.Errorf("noise counts: %d", c.suspended.Load())
+	}
+	if !c.learn(0, 2*asleep, 20) || c.suspended.Load() != 2*asleep {
+		t.Errorf("%d, want %d", c.suspended.Load(), 2*asleep)
+	}
+}
