@@ -42,6 +42,12 @@ func Run(ctx context.Context, db Beginner, o pgx.TxOptions, scope string, fence 
 
 // RunIn is Run with a schema of another name.
 func RunIn(ctx context.Context, s sqlfence.Schema, db Beginner, o pgx.TxOptions, scope string, fence uint64, effect func(ctx context.Context, tx pgx.Tx) error) error {
+	if o.IsoLevel != "" && o.IsoLevel != pgx.ReadCommitted {
+		err := RunIn(ctx, s, db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, scope, fence, func(context.Context, pgx.Tx) error { return nil })
+		if err != nil {
+			return err
+		}
+	}
 	return sqlfence.Repeat(ctx, func() error {
 		err := pgx.BeginTxFunc(ctx, db, o, func(tx pgx.Tx) error {
 			if err := AdmitIn(ctx, s, tx, scope, fence); err != nil {

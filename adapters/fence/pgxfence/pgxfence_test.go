@@ -3,6 +3,7 @@ package pgxfence_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -92,6 +93,19 @@ func TestPgx(t *testing.T) {
 	err = pgxfence.Run(t.Context(), db, pgx.TxOptions{}, "s", 0, func(context.Context, pgx.Tx) error { return nil })
 	if !errors.As(err, &refused) {
 		t.Errorf("%v", err)
+	}
+	// With a snapshot the mark is raised before it is taken, so also when nothing follows.
+	failed := errors.New("no effect")
+	for fence, level := range map[uint64]pgx.TxIsoLevel{20: pgx.RepeatableRead, 30: pgx.Serializable} {
+		scope := fmt.Sprint("snapshot", fence)
+		err := pgxfence.Run(t.Context(), db, pgx.TxOptions{IsoLevel: level}, scope, fence, func(context.Context, pgx.Tx) error { return failed })
+		if !errors.Is(err, failed) {
+			t.Errorf("%v", err)
+		}
+		err = pgxfence.Run(t.Context(), db, pgx.TxOptions{}, scope, fence-1, func(context.Context, pgx.Tx) error { return nil })
+		if !errors.As(err, new(*core.StaleError)) {
+			t.Errorf("%s: %v", level, err)
+		}
 	}
 	if err := pgxfence.AdmitIn(t.Context(), `a"`, nil, "s", 1); err == nil {
 		t.Error("admitted in no schema")

@@ -3,6 +3,7 @@ package redisfence
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -17,6 +18,11 @@ var keepLua string
 
 var keep = redis.NewScript(keepLua)
 
+// load is a script since clients send reads to replicas if they are told so, and one
+// that lags would let stale leaders in. nil: there are too many.
+var load = redis.NewScript(`if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then return false end
+return redis.call('HGETALL', KEYS[1])`)
+
 // keepAtMost is how many marks one script raises.
 const keepAtMost = 1_000
 
@@ -29,19 +35,16 @@ type marks struct{ g *Guard }
 func (m *marks) key() string { return m.g.prefix + "marks" }
 
 func (m *marks) Load(ctx context.Context) (map[string]uint64, error) {
-	n, err := m.g.client.HLen(ctx, m.key()).Result()
+	kept, err := load.Run(ctx, m.g.client, []string{m.key()}, core.MaxGuardScopes).StringSlice()
+	if errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("redisfence: %s holds too many marks; at most %d are taken", m.key(), core.MaxGuardScopes)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("redisfence: %w", err)
 	}
-	if n > core.MaxGuardScopes {
-		return nil, fmt.Errorf("redisfence: %s holds %d marks; at most %d are taken", m.key(), n, core.MaxGuardScopes)
-	}
-	kept, err := m.g.client.HGetAll(ctx, m.key()).Result()
-	if err != nil {
-		return nil, fmt.Errorf("redisfence: %w", err)
-	}
-	all := make(map[string]uint64, len(kept))
-	for scope, text := range kept {
+	all := make(map[string]uint64, len(kept)/2)
+	for i := 0; i+1 < len(kept); i += 2 {
+		scope, text := kept[i], kept[i+1]
 		if all[scope], err = strconv.ParseUint(text, 10, 64); err != nil {
 			return nil, fmt.Errorf("redisfence: %s holds %q for %q; want a fence", m.key(), text, scope)
 		}

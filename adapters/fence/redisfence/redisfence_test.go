@@ -261,3 +261,45 @@ func TestFit(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// reads notes the commands that a client may send to a replica.
+type reads struct {
+	info  map[string]*redis.CommandInfo
+	names []string
+}
+
+func (r *reads) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *reads) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (r *reads) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if info := r.info[cmd.Name()]; info != nil && info.ReadOnly {
+			r.names = append(r.names, cmd.Name())
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// Nothing of the guard is read from a replica, which may lag.
+func TestNothingIsReadFromAReplica(t *testing.T) {
+	client, guard := connect(t, start(t))
+	info, err := client.Command(t.Context()).Result()
+	ok(t, err)
+	if !info["hgetall"].ReadOnly {
+		t.Fatal("the server does not tell what reads")
+	}
+	r := &reads{info: info}
+	client.AddHook(r)
+	ok(t, guard.Admit(t.Context(), "s", 7))
+	_, err = guard.Do(t.Context(), "s", 7, redisfence.Command{Name: "SET", Key: guard.Key("s", "k"), Args: []any{"v"}})
+	ok(t, err)
+	ok(t, guard.Marks().Save(t.Context(), map[string]uint64{"s": 7}))
+	kept, err := guard.Marks().Load(t.Context())
+	ok(t, err)
+	if len(r.names) != 0 || kept["s"] != 7 {
+		t.Errorf("%v may go to a replica; marks %v", r.names, kept)
+	}
+}

@@ -94,8 +94,11 @@ BEGIN
       RAISE EXCEPTION USING ERRCODE = 'LD004', MESSAGE = format('a row of "%s" cannot move from scope to scope: delete and insert it', TG_TABLE_NAME);
     END IF;
   END IF;
+  IF TG_LEVEL = 'STATEMENT' AND scope_column IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = 'LD004', MESSAGE = format('%s on "%s", which holds rows of every scope: delete those of one', TG_OP, TG_TABLE_NAME);
+  END IF;
   -- The fence of one scope means nothing in another.
-  IF caller IS NOT NULL AND caller IS DISTINCT FROM scope AND NOT (TG_LEVEL = 'STATEMENT' AND scope_column IS NOT NULL) THEN
+  IF caller IS NOT NULL AND caller IS DISTINCT FROM scope THEN
     RAISE EXCEPTION USING ERRCODE = 'LD004', MESSAGE = format('%s on "%s": a leader of "%s" may not act on "%s"', TG_OP, TG_TABLE_NAME, caller, scope);
   END IF;
   -- A row that is deleted holds the fence of who wrote it, not of who deletes it.

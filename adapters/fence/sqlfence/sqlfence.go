@@ -66,6 +66,10 @@ func (s Schema) Statement() (string, error) {
 // higher fence waits until this one has ended, so keep it short. A *core.Error says
 // that scope or fence is malformed; anything else is the database's, and 40001 among
 // it means that the transaction is to be repeated.
+//
+// Above READ COMMITTED a transaction that raises the mark may not see what its
+// predecessor did last, although it waited for it: its snapshot is older. Raise it
+// by a READ COMMITTED transaction before, as Run does.
 func (s Schema) Admit(ctx context.Context, tx *sql.Tx, scope string, fence uint64) error {
 	statement, err := s.Statement()
 	if err == nil {
@@ -86,7 +90,16 @@ func Admit(ctx context.Context, tx *sql.Tx, scope string, fence uint64) error {
 // Run runs effect in a transaction that was admitted, and commits. It repeats both
 // when the database says that it must: at most MaxTries times in all. The error of
 // effect, and the others, are those of Admit.
+//
+// With an isolation above READ COMMITTED the fence is admitted by a transaction of its
+// own first: the snapshot of effect is then younger than all that predecessors did.
 func (s Schema) Run(ctx context.Context, db *sql.DB, o *sql.TxOptions, scope string, fence uint64, effect func(ctx context.Context, tx *sql.Tx) error) error {
+	if o != nil && o.Isolation > sql.LevelReadCommitted {
+		err := s.Run(ctx, db, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, scope, fence, func(context.Context, *sql.Tx) error { return nil })
+		if err != nil {
+			return err
+		}
+	}
 	return Repeat(ctx, func() error {
 		tx, err := db.BeginTx(ctx, o)
 		if err != nil {
@@ -133,6 +146,10 @@ type marks struct {
 	schema string // quoted
 }
 
+// durably has the commit wait for the disk where the server's settings would not: what
+// the mark guards is not in this database, and would outlive it.
+const durably = "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN set_config('synchronous_commit', 'on', true) END"
+
 func (m *marks) Load(ctx context.Context) (map[string]uint64, error) {
 	rows, err := m.db.QueryContext(ctx, "SELECT scope, fence FROM "+m.schema+".mark LIMIT $1", core.MaxGuardScopes+1)
 	if err != nil {
@@ -156,7 +173,7 @@ func (m *marks) Save(ctx context.Context, raised map[string]uint64) error {
 	if err != nil {
 		return fmt.Errorf("sqlfence: %w", err)
 	}
-	if _, err := m.db.ExecContext(ctx, "SELECT "+m.schema+".keep($1::json)", string(text)); err != nil {
+	if _, err := m.db.ExecContext(ctx, "SELECT "+m.schema+".keep($1::json), "+durably, string(text)); err != nil {
 		return fmt.Errorf("sqlfence: %w", err)
 	}
 	return nil

@@ -354,3 +354,63 @@ func TestTranslateLeavesOthersAlone(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Nobody leads all scopes that a table holds rows of.
+func TestTruncateOfAllScopes(t *testing.T) {
+	db := guarded(t)
+	query(t, db, "SELECT leadership_fence.guard('assignments', scope_column => 'scope', fence_column => 'fence')")
+	query(t, db, "INSERT INTO assignments VALUES ('a', 's', 7)")
+	err := sqlfence.Run(t.Context(), db, nil, "other", 1, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "TRUNCATE assignments")
+		return err
+	})
+	malformed(t, err)
+	if n := value[int](t, db, "SELECT count(*) FROM assignments"); n != 1 {
+		t.Errorf("the leader of another scope removed the rows: %v", err)
+	}
+}
+
+// A mark is on the disk when Save returns, whatever the database does by default.
+func TestMarksAreDurable(t *testing.T) {
+	db := guarded(t)
+	name := value[string](t, db, "SELECT current_database()")
+	query(t, db, "ALTER DATABASE "+name+" SET synchronous_commit = off")
+	lazy := connect(t, name)
+	lazy.SetMaxOpenConns(1)
+	m, err := sqlfence.DefaultSchema.Marks(lazy)
+	ok(t, err)
+	bad := 0
+	for i := range 20 {
+		ok(t, m.Save(t.Context(), map[string]uint64{"s": uint64(i + 1)}))
+		if !value[bool](t, lazy, "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()") {
+			bad++
+		}
+	}
+	if bad > 0 {
+		t.Errorf("%d of 20 were not on disk when Save returned", bad)
+	}
+}
+
+// A successor sees all that its predecessor did, under every isolation level.
+func TestTheSuccessorSeesItsPredecessor(t *testing.T) {
+	for _, level := range isolations {
+		db := guarded(t)
+		ok(t, admitted(db, "s", 5))
+		old := begin(t, db, level)
+		ok(t, sqlfence.Admit(t.Context(), old, "s", 5))
+		done := make(chan error, 1)
+		seen := -1
+		go func() {
+			done <- sqlfence.Run(context.Background(), db, &sql.TxOptions{Isolation: level}, "s", 6, func(ctx context.Context, tx *sql.Tx) error {
+				return tx.QueryRowContext(ctx, "SELECT count(*) FROM assignments").Scan(&seen)
+			})
+		}()
+		until(t, "the successor waits", func() bool { return waiting(t, db) == 1 })
+		query(t, old, "INSERT INTO assignments VALUES ('a', 's', 5)")
+		ok(t, old.Commit())
+		ok(t, <-done)
+		if seen != 1 {
+			t.Errorf("%v: the successor sees %d rows of its predecessor", level, seen)
+		}
+	}
+}
