@@ -165,7 +165,7 @@ func (p *purity) member(fun ast.Expr) types.Object {
 }
 
 func (p *purity) rangeOver(r *ast.RangeStmt) {
-	inSortedKeys := p.fn != nil && p.fn.Recv == nil && p.fn.Name.Name == "sortedKeys"
+	inSortedKeys := p.fn != nil && p.fn.Recv == nil && p.fn.Name.Name == "sortedKeysWhere"
 	if hasMap(p.info.TypeOf(r.X)) && !inSortedKeys {
 		p.unordered(r, "a range over a map")
 	}

@@ -171,6 +171,9 @@ func validateOpen(o *logpb.OpenSession) error {
 			return err
 		}
 	}
+	if n := standBytes(o.Stands); n > MaxStandBytes {
+		return &Error{Code: CodeLimit, Field: "stands", Message: fmt.Sprintf("the selectors have %d bytes; at most %d are kept of one session", n, MaxStandBytes)}
+	}
 	return checkLabels("labels", o.Labels)
 }
 

@@ -148,26 +148,62 @@ func (g *Registry) sessionsOf(member string) []SessionID {
 	return ids
 }
 
-// fillVacancies elects for every vacant scope, in the order of their ids.
+// fillVacancies elects for the vacant scopes, in the order of their ids: for those that
+// were vacated since all were looked at, and for all when anything else changed that may
+// let somebody lead. One member's requests must not cost a look at every session for
+// each of thousands of vacancies.
 func (g *Registry) fillVacancies() {
-	if g.forming || len(g.vacant) == 0 || len(g.sessions) == 0 {
+	if g.forming {
+		return
+	}
+	open := g.vacated
+	if !g.filled {
+		open = g.vacant
+	}
+	g.fill(g.electionOrder(open, func(sc *scope) bool { return sc.leader == nil && g.vacant[sc.spec.Id] == sc }))
+	g.filled = true
+	clear(g.vacated)
+}
+
+// fillFor elects for the vacant scopes that s has come to stand for by the latest of its
+// stands; the others had nobody before, and have nobody now.
+func (g *Registry) fillFor(s *session, latest int) {
+	if g.forming || !g.filled {
+		g.fillVacancies()
+		return
+	}
+	if g.cordoned[s.member] || latest == 0 {
+		return
+	}
+	added := s.stands[len(s.stands)-latest:]
+	g.fill(g.electionOrder(g.vacant, func(sc *scope) bool {
+		return slices.ContainsFunc(added, func(st *logpb.Stand) bool { return selects(st.Selector, sc.spec) })
+	}))
+}
+
+// fill elects for vacant scopes, one after another.
+func (g *Registry) fill(ids []string) {
+	if len(ids) == 0 || len(g.sessions) == 0 {
 		return
 	}
 	order := sortedKeys(g.sessions)
-	for _, id := range g.vacancyOrder() {
+	for _, id := range ids {
 		g.elect(g.vacant[id], order)
 	}
 }
 
-func (g *Registry) vacancyOrder() []string {
-	ids := sortedKeys(g.vacant)
+// electionOrder lists those of the scopes that are wanted.
+func (g *Registry) electionOrder(scopes map[string]*scope, wanted func(*scope) bool) []string {
 	if g.plants.Has(plant.ApplyRangesOverMap) {
-		ids = ids[:0]
-		for id := range g.vacant { //order: the planted bug
-			ids = append(ids, id)
+		var ids []string
+		for id, sc := range scopes { //order: the planted bug
+			if wanted(sc) {
+				ids = append(ids, id)
+			}
 		}
+		return ids
 	}
-	return ids
+	return sortedKeysWhere(scopes, wanted)
 }
 
 // rendezvous weighs a member for a scope (highest random weight, Thaler and

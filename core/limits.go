@@ -6,21 +6,22 @@ import "time"
 // limits_test.go; a limit that is reached is an error with CodeLimit, never a
 // silent cut.
 const (
-	MaxScopes          = 16_384 // declared scopes
-	MaxSessions        = 1_024  // live sessions
-	MaxReplicas        = 9      // voters
-	MaxStands          = 256    // stands of one session
-	MaxLabels          = 16     // labels of a scope, session or selector
-	MaxLabelKey        = 63     // bytes
-	MaxLabelValue      = 255    // bytes
-	MaxScopeID         = 256    // bytes
-	MaxScopeSegments   = 8      // parts of a scope id between slashes
-	MaxScopeSegment    = 63     // bytes
-	MaxMemberID        = 128    // bytes
-	MaxRequestID       = 128    // bytes
-	MaxCorrelationID   = 128    // bytes
-	MaxActor           = 256    // bytes
-	MaxReason          = 256    // bytes
+	MaxScopes          = 16_384   // declared scopes
+	MaxSessions        = 1_024    // live sessions
+	MaxReplicas        = 9        // voters
+	MaxStands          = 256      // stands of one session
+	MaxStandBytes      = 16 << 10 // their selectors, encoded
+	MaxLabels          = 16       // labels of a scope, session or selector
+	MaxLabelKey        = 63       // bytes
+	MaxLabelValue      = 255      // bytes
+	MaxScopeID         = 256      // bytes
+	MaxScopeSegments   = 8        // parts of a scope id between slashes
+	MaxScopeSegment    = 63       // bytes
+	MaxMemberID        = 128      // bytes
+	MaxRequestID       = 128      // bytes
+	MaxCorrelationID   = 128      // bytes
+	MaxActor           = 256      // bytes
+	MaxReason          = 256      // bytes
 	MaxWeight          = 1_000
 	MaxPriority        = 1_000_000 // and no less than its negative
 	MaxScopesPerCmd    = 1_024     // scopes declared or retired by one command

@@ -31,6 +31,10 @@ type Registry struct {
 	scopes   map[string]*scope
 	vacant   map[string]*scope
 	cordoned map[string]bool
+	// filled: nobody can lead a vacant scope but those that were vacated since, which are
+	// in vacated. Both follow from the rest, and only save looking at it.
+	filled  bool
+	vacated map[string]*scope
 
 	replies replyWindow
 
@@ -135,7 +139,7 @@ func NewRegistry(maxVersion uint32) *Registry {
 	return &Registry{
 		nextFence: 1, nextSession: 1, maxVersion: maxVersion, activeVersion: baseVersion, forming: true, formation: 1,
 		sessions: map[SessionID]*session{}, members: map[string]int{}, scopes: map[string]*scope{},
-		vacant: map[string]*scope{}, cordoned: map[string]bool{}, versions: map[NodeID]uint32{},
+		vacant: map[string]*scope{}, vacated: map[string]*scope{}, cordoned: map[string]bool{}, versions: map[NodeID]uint32{},
 		replies: newReplyWindow(), history: newHistory(),
 	}
 }
@@ -180,6 +184,12 @@ func (g *Registry) execute(c *logpb.Command, term uint64) *Result {
 func (g *Registry) dispatch(c *logpb.Command, result *Result) *Error {
 	if v := commandVersion(c); v > g.activeVersion && c.GetBootstrap() == nil && c.GetAnnounceVersion() == nil {
 		return refuse(CodeUnsupported, "needs protocol version %d; the registry is at %d until every replica announced more", v, g.activeVersion)
+	}
+	switch c.Kind.(type) {
+	case *logpb.Command_Stand, *logpb.Command_Withdraw, *logpb.Command_OpenSession, *logpb.Command_CloseSession, *logpb.Command_Resign, *logpb.Command_Read:
+		// What these change is seen to where they change it.
+	default:
+		g.filled = false // until all vacancies were looked at again
 	}
 	switch k := c.Kind.(type) {
 	case *logpb.Command_Bootstrap:

@@ -136,3 +136,29 @@ func BenchmarkStandBeside10000Vacancies(b *testing.B) {
 		apply(b, g, c)
 	}
 }
+
+// A stand that picks nothing, beside a thousand others, while no scope is led.
+func BenchmarkStandAmongVacancies(b *testing.B) {
+	g := NewRegistry(0)
+	apply(b, g, &logpb.Command{RequestId: "b", Kind: &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "c", Voters: []uint64{1}}}})
+	for i := 0; i < benchScopes; i += 1000 {
+		d := &logpb.DeclareScopes{}
+		for j := i; j < i+1000; j++ {
+			d.Scopes = append(d.Scopes, longSpec(j))
+		}
+		apply(b, g, &logpb.Command{RequestId: fmt.Sprint("d", i), Base: g.revision, Kind: &logpb.Command_DeclareScopes{DeclareScopes: d}})
+	}
+	nothing := func(i int) *logpb.Selector { return &logpb.Selector{Kind: fmt.Sprint("none", i)} }
+	for s := range 4 {
+		open := &logpb.OpenSession{MemberId: "m", Weight: 1, TtlNs: int64(time.Second)}
+		for i := range 250 {
+			open.Stands = append(open.Stands, &logpb.Stand{Selector: nothing(i)})
+		}
+		apply(b, g, &logpb.Command{RequestId: fmt.Sprint("o", s), Base: g.revision, Kind: &logpb.Command_OpenSession{OpenSession: open}})
+	}
+	for i := 0; b.Loop(); i++ {
+		sel := nothing(1000 + i)
+		apply(b, g, &logpb.Command{RequestId: fmt.Sprint("s", i), Base: g.revision, Kind: &logpb.Command_Stand{Stand: &logpb.Stand{Session: 1, Selector: sel}}})
+		apply(b, g, &logpb.Command{RequestId: fmt.Sprint("w", i), Base: g.revision, Kind: &logpb.Command_Withdraw{Withdraw: &logpb.Withdraw{Session: 1, Selector: sel}}})
+	}
+}

@@ -217,7 +217,7 @@ func (g *Registry) vacate(sc *scope, kind EventKind, reason string) {
 	g.touch(holder)
 	sc.leader = nil
 	sc.vacantSince = g.entry.WallNs
-	g.vacant[sc.spec.Id] = sc
+	g.vacant[sc.spec.Id], g.vacated[sc.spec.Id] = sc, sc
 	if !sc.retiring() {
 		sc.ask = nil
 	}

@@ -1,8 +1,11 @@
 package core
 
 import (
+	"fmt"
 	"maps"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/core/plant"
@@ -38,7 +41,7 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	if replaced {
 		g.reform()
 	}
-	g.stood()
+	g.stood(s, len(s.stands))
 	result.Session = uint64(s.id)
 	return nil
 }
@@ -134,9 +137,20 @@ func (g *Registry) stand(c *logpb.Stand) *Error {
 	if len(s.stands) >= MaxStands {
 		return &Error{Code: CodeLimit, Field: "stands", Message: "the session stands for too many selectors; withdraw one"}
 	}
+	if n := standBytes(s.stands) + proto.Size(c.Selector); n > MaxStandBytes {
+		return &Error{Code: CodeLimit, Field: "stands", Message: fmt.Sprintf("the selectors of the session would have %d bytes, at most %d are kept; withdraw one", n, MaxStandBytes)}
+	}
 	s.stands = append(s.stands, &logpb.Stand{Session: c.Session, Selector: c.Selector, Priority: c.Priority})
-	g.stood()
+	g.stood(s, 1)
 	return nil
+}
+
+// standBytes is how much the selectors of stands take, encoded.
+func standBytes(stands []*logpb.Stand) (n int) {
+	for _, st := range stands {
+		n += proto.Size(st.Selector)
+	}
+	return n
 }
 
 // wishes reports whether a stand or withdrawal is newer than the last that took
@@ -152,12 +166,13 @@ func (s *session) wishes(number uint64) bool {
 	return true
 }
 
-// stood ends a formation when enough members stand, and elects.
-func (g *Registry) stood() {
+// stood ends a formation when enough members stand, and elects. The latest stands of s
+// are new.
+func (g *Registry) stood(s *session, latest int) {
 	if g.forming && g.wait == 0 && g.clusterID != "" && g.standing() >= max(g.formationMembers, 1) {
-		g.forming = false
+		g.forming, g.filled = false, false
 	}
-	g.fillVacancies()
+	g.fillFor(s, latest)
 }
 
 func (g *Registry) withdraw(c *logpb.Withdraw) *Error {

@@ -188,15 +188,26 @@ func sameSelector(a, b *logpb.Selector) bool {
 		maps.Equal(a.GetLabels(), b.GetLabels())
 }
 
-// sortedKeys is the one place where core ranges over a map: everything that can
-// reach an output goes through an order that is the same on every replica.
+// sortedKeys lists the keys of a map in order.
 func sortedKeys[K interface{ ~string | ~uint64 }, V any](m map[K]V) []K {
+	return sortedKeysWhere(m, nil)
+}
+
+// sortedKeysWhere is the one place where core ranges over a map: everything that can
+// reach an output goes through an order that is the same on every replica. wanted picks
+// by the values; nil picks all.
+func sortedKeysWhere[K interface{ ~string | ~uint64 }, V any](m map[K]V, wanted func(V) bool) []K {
 	if len(m) == 0 {
 		return nil
 	}
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
+	var keys []K
+	if wanted == nil {
+		keys = make([]K, 0, len(m))
+	}
+	for k, v := range m {
+		if wanted == nil || wanted(v) {
+			keys = append(keys, k)
+		}
 	}
 	slices.Sort(keys)
 	return keys

@@ -46,8 +46,8 @@ type LeadershipRegistryServiceClient interface {
 	// ListSessions tells of live sessions and what they stand for and lead.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	ReadAudit(ctx context.Context, in *ReadAuditRequest, opts ...grpc.CallOption) (*ReadAuditResponse, error)
-	// DeclareScopes adds scopes, or changes labels, preferred member and failover of those
-	// there are. All or none.
+	// DeclareScopes adds scopes, or changes preferred member and failover of those there
+	// are. Kind and labels stay: retire a scope to change them. All or none.
 	DeclareScopes(ctx context.Context, in *DeclareScopesRequest, opts ...grpc.CallOption) (*DeclareScopesResponse, error)
 	// RetireScopes removes scopes; one that is led is first asked of its holder.
 	RetireScopes(ctx context.Context, in *RetireScopesRequest, opts ...grpc.CallOption) (*RetireScopesResponse, error)
@@ -181,8 +181,8 @@ type LeadershipRegistryServiceServer interface {
 	// ListSessions tells of live sessions and what they stand for and lead.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	ReadAudit(context.Context, *ReadAuditRequest) (*ReadAuditResponse, error)
-	// DeclareScopes adds scopes, or changes labels, preferred member and failover of those
-	// there are. All or none.
+	// DeclareScopes adds scopes, or changes preferred member and failover of those there
+	// are. Kind and labels stay: retire a scope to change them. All or none.
 	DeclareScopes(context.Context, *DeclareScopesRequest) (*DeclareScopesResponse, error)
 	// RetireScopes removes scopes; one that is led is first asked of its holder.
 	RetireScopes(context.Context, *RetireScopesRequest) (*RetireScopesResponse, error)
