@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -19,6 +20,8 @@ type inbound struct {
 	nodepb.UnimplementedNodeServiceServer
 	o *PeersOptions
 
+	refusals *rate.Limiter // of log lines: who has any certificate of the cluster can try without end
+
 	mu      sync.Mutex
 	closed  bool
 	streams map[core.NodeID]int
@@ -27,7 +30,7 @@ type inbound struct {
 }
 
 func newInbound(o *PeersOptions) *inbound {
-	return &inbound{o: o, streams: map[core.NodeID]int{}, ending: make(chan struct{})}
+	return &inbound{o: o, refusals: rate.NewLimiter(1, 10), streams: map[core.NodeID]int{}, ending: make(chan struct{})}
 }
 
 func (in *inbound) enter(from core.NodeID) error {
@@ -71,7 +74,9 @@ func (in *inbound) Exchange(stream nodepb.NodeService_ExchangeServer) error {
 		err = in.enter(from)
 	}
 	if err != nil {
-		in.o.Logger.Warn("stream refused", "error", err)
+		if in.refusals.Allow() {
+			in.o.Logger.Warn("stream refused", "error", err)
+		}
 		return err
 	}
 	ended := make(chan error, 1)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/omnirelay/leadership/adapters/config"
 	"github.com/omnirelay/leadership/adapters/telemetry"
@@ -33,6 +35,7 @@ func newServeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			quietLibraries(logger)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			return serve(ctx, c, logger.With("node", c.NodeID))
@@ -41,6 +44,13 @@ func newServeCommand() *cobra.Command {
 	cmd.Flags().StringVar(&path, "config", "", "configuration file")
 	_ = cmd.MarkFlagRequired("config")
 	return cmd
+}
+
+// quietLibraries sends what grpc and its gateway print of themselves, such as a line
+// for every reader that goes away, to where only those who debug look.
+func quietLibraries(logger *slog.Logger) {
+	lines := slog.NewLogLogger(logger.Handler(), slog.LevelDebug).Writer()
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, lines, lines))
 }
 
 // serve runs the node until ctx ends, and then hands over before it stops.
