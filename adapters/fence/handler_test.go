@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -322,5 +323,41 @@ func TestStaleResponseIsModest(t *testing.T) {
 	}
 	if _, found := StaleResponse(nil); found {
 		t.Error("found in nothing")
+	}
+}
+
+// Who is redirected to another host does not hand its token over there.
+func TestAuthorityStaysWithTheHost(t *testing.T) {
+	got := map[string]string{}
+	note := func(r *http.Request) { got[r.URL.Path] = r.Header.Get(TokenHeader) }
+	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r)
+		if r.URL.Path == "/there" {
+			http.Redirect(w, r, "/there/again", http.StatusTemporaryRedirect)
+		}
+	}))
+	defer stranger.Close()
+	home := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r)
+		switch r.URL.Path {
+		case "/near":
+			http.Redirect(w, r, "/far", http.StatusTemporaryRedirect)
+		case "/far":
+			http.Redirect(w, r, stranger.URL+"/there", http.StatusTemporaryRedirect)
+		}
+	}))
+	defer home.Close()
+	base := &http.Transport{}
+	defer base.CloseIdleConnections()
+	client := &http.Client{Transport: Transport(base)}
+	ctx := With(t.Context(), Authority{Scope: "s", Fence: 7, Token: "signed"})
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, home.URL+"/near", nil)
+	ok(t, err)
+	response, err := client.Do(r)
+	ok(t, err)
+	ok(t, response.Body.Close())
+	want := map[string]string{"/near": "signed", "/far": "signed", "/there": "", "/there/again": ""}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -134,7 +134,8 @@ func (s *stampedStream) SendMsg(m any) error {
 }
 
 // Transport stamps HTTP requests with the authority of their context, and sends them
-// by base; nil: http.DefaultTransport.
+// by base; nil: http.DefaultTransport. What an http.Client sends to another host, since it
+// was redirected there, is not stamped.
 func Transport(base http.RoundTripper, options ...OutgoingOption) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport
@@ -156,7 +157,7 @@ func (t *stampedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, fmt.Errorf("fence: %w", err)
 	}
-	if !ok {
+	if !ok || elsewhere(r) {
 		return t.base.RoundTrip(r)
 	}
 	r = r.Clone(r.Context())
@@ -170,4 +171,15 @@ func (t *stampedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header.Set(p[0], p[1])
 	}
 	return t.base.RoundTrip(r)
+}
+
+// elsewhere reports whether a request follows a redirect away from the host that its
+// caller named.
+func elsewhere(r *http.Request) bool {
+	for from := r.Response; from != nil && from.Request != nil; from = from.Request.Response {
+		if from.Request.URL.Host != r.URL.Host {
+			return true
+		}
+	}
+	return false
 }
