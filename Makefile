@@ -6,7 +6,7 @@ SHELL := bash
 
 # What the targets below take from the command line, as in make sim SIM_BUDGET=1h.
 NODES ?= 3
-SWARM_BUDGET ?= 30s
+SWARM_BUDGET ?= 20s
 SIM_BUDGET ?= 10m
 FUZZ_TIME ?= 30s
 CHAOS_RUNS ?= 10
@@ -76,7 +76,7 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step unit ci/unit $(STORES)
 	@ci/step race go test -race -short -timeout 5m $(RACE)
 	@ci/step stores go test -race -short -p 4 -timeout 8m $(STORES)
-	@ci/step fuzz ci/fuzz --fresh 2s
+	@ci/step fuzz ci/fuzz --fresh 1s
 	@ci/step selftest bin/simrun selftest
 	@ci/step determinism bin/simrun determinism --seeds 1..15
 	@ci/step determinism-cas bin/simrun determinism --log cas --seeds 1..15
