@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -38,10 +39,7 @@ const (
 	RoleAdmin   Role = "admin"
 )
 
-var roleRank = map[Role]int{RoleRead: 1, RoleOperate: 2, RoleAdmin: 3}
-
-// Allows reports whether r includes want.
-func (r Role) Allows(want Role) bool { return roleRank[want] > 0 && roleRank[r] >= roleRank[want] }
+var roles = []Role{RoleRead, RoleOperate, RoleAdmin}
 
 // Identity is whom a verified certificate names, as a SPIFFE id:
 // spiffe://CLUSTER/node/NAME, spiffe://CLUSTER/client/ROLE or
@@ -148,7 +146,7 @@ func (i Identity) validate() error {
 	switch {
 	case i.Kind == KindNode && !nodeName.MatchString(i.Name):
 		return fmt.Errorf("node: %q, want 1 to 63 letters, digits, dots and dashes, as in a host name", i.Name)
-	case i.Kind == KindClient && roleRank[i.Role] == 0:
+	case i.Kind == KindClient && !slices.Contains(roles, i.Role):
 		return fmt.Errorf("role: %q, want admin, operate or read", i.Role)
 	case i.Kind == KindMember:
 		return checkMember(i.Name)

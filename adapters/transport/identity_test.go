@@ -96,20 +96,6 @@ func TestMalformedIdentitiesAreRefused(t *testing.T) {
 	}
 }
 
-func TestRolesIncludeTheLesserOnes(t *testing.T) {
-	roles := []Role{RoleRead, RoleOperate, RoleAdmin}
-	for i, have := range roles {
-		for j, want := range roles {
-			if have.Allows(want) != (i >= j) {
-				t.Errorf("%s allows %s: %v", have, want, have.Allows(want))
-			}
-		}
-	}
-	if Role("").Allows(RoleRead) || RoleAdmin.Allows("") || Role("").Allows("") {
-		t.Error("a role that is not one counts")
-	}
-}
-
 // TestAMemberIsNoNode: whoever may lead must not pose as a replica.
 func TestAMemberIsNoNode(t *testing.T) {
 	a := authority(t, testCluster)
