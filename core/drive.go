@@ -77,6 +77,8 @@ type Input struct {
 	Message     *Message      // from another replica
 	Member      *MemberInput  // from an attached member
 	Detached    ConnID        // a member's connection ended
+	Broken      ConnID        // a member's connection ended, and neither side wished it
+	Gossip      *GossipNews   // what gossip says of a member
 	Request     *RequestInput // from a local caller
 	Read        *ReadInput    // a local caller wants to read what is committed now
 	Unreachable NodeID        // sending to this replica failed

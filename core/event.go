@@ -24,13 +24,26 @@ const (
 	EventDrainCancelled EventKind = 9
 	EventScopeDeclared  EventKind = 10
 	EventScopeRetired   EventKind = 11
+	EventSplitBrain     EventKind = 12 // two may lead one scope, or a leader is gone while its lease lives
+
+	// Without a scope.
+	EventMemberCordoned   EventKind = 13
+	EventMemberUncordoned EventKind = 14
+	EventMemberObserved   EventKind = 15 // what gossip says against electing a member changed
+	EventNodeAdded        EventKind = 16 // as a learner
+	EventNodePromoted     EventKind = 17
+	EventNodeRemoved      EventKind = 18
+	EventRegistrarMoved   EventKind = 19 // the registrar is asked to hand its office on
 )
 
 var eventKindNames = [...]string{
 	EventSnapshot: "SNAPSHOT", EventObserved: "OBSERVED", EventElected: "ELECTED", EventRenewed: "RENEWED",
 	EventLost: "LOST", EventExpired: "EXPIRED", EventSteppedDown: "STEPPED_DOWN",
 	EventDrainRequested: "DRAIN_REQUESTED", EventDrainCancelled: "DRAIN_CANCELLED",
-	EventScopeDeclared: "SCOPE_DECLARED", EventScopeRetired: "SCOPE_RETIRED",
+	EventScopeDeclared: "SCOPE_DECLARED", EventScopeRetired: "SCOPE_RETIRED", EventSplitBrain: "SPLIT_BRAIN",
+	EventMemberCordoned: "MEMBER_CORDONED", EventMemberUncordoned: "MEMBER_UNCORDONED", EventMemberObserved: "MEMBER_OBSERVED",
+	EventNodeAdded: "NODE_ADDED", EventNodePromoted: "NODE_PROMOTED", EventNodeRemoved: "NODE_REMOVED",
+	EventRegistrarMoved: "REGISTRAR_MOVED",
 }
 
 func (k EventKind) String() string {

@@ -34,6 +34,9 @@ const (
 	MaxHistory         = 32_768    // records kept in memory and in snapshots
 	MaxAttached        = 1_024     // member connections of one replica
 	MaxGuardScopes     = 65_536    // scopes one guard keeps a mark for
+	MaxClaims          = 64        // claims of one keepalive or of one piece of gossip
+	MaxWhy             = 256       // bytes of an operator's words for the audit trail
+	MaxGossipMembers   = 2_048     // members that a replica keeps gossip's word of
 	MaxInFlight        = 64        // keepalives a member remembers the sending time of
 	MaxSnapshotBytes   = 64 << 20
 	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them

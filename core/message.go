@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/omnirelay/leadership/core/logpb"
@@ -18,7 +20,44 @@ type Message struct {
 	Proposal  *Proposal
 	Keepalive *KeepaliveForward
 	Ack       *AckReturn
+	Suspicion *Suspicion
 }
+
+// Suspicion tells the registrar that a member's connection broke off.
+type Suspicion struct {
+	Session SessionID
+}
+
+// Claim is a scope that a member believes to lead, and under which fence.
+type Claim struct {
+	Scope string
+	Fence uint64
+}
+
+// GossipNews is what gossip says of one member from now on. It is advice: it may be
+// wrong, late, and different on every replica.
+type GossipNews struct {
+	MemberID string
+	Health   Health
+	// Unsupported: it runs a version that this mesh does not work with.
+	Unsupported bool
+	// Claims are all that the member is heard to claim, unless ClaimsFor is 0: then this
+	// news tells nothing of claims. ClaimsFor is how long, from the arrival of the news,
+	// the member may believe in them without a further word.
+	Claims    []Claim
+	ClaimsFor time.Duration
+}
+
+// Health is what gossip says of a member.
+type Health uint8
+
+const (
+	HealthUnknown Health = iota // gossip knows nothing of it, or has forgotten it
+	HealthAlive
+	HealthSuspect // it does not answer
+	HealthDead    // it has not answered for long
+	HealthLeft    // it said farewell
+)
 
 // Proposal hands commands to the registrar. The receiver drops it when it is not.
 type Proposal struct {
@@ -30,6 +69,7 @@ type KeepaliveForward struct {
 	Session SessionID
 	Number  uint64
 	Conn    ConnID
+	Claims  []Claim
 }
 
 // AckReturn is the registrar's acknowledgement on its way back to the member.
@@ -55,6 +95,9 @@ type Keepalive struct {
 	Cursor uint64
 	// ViewRevision is the revision of the last view the member took.
 	ViewRevision uint64
+	// Claims are what the member believes to lead at this moment, at most MaxClaims, in
+	// turn when there are more.
+	Claims []Claim
 }
 
 // ReplicaMessage is what a replica tells an attached member. Exactly one of the

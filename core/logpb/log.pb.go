@@ -129,6 +129,113 @@ func (ScopeSpec_Failover) EnumDescriptor() ([]byte, []int) {
 	return file_log_proto_rawDescGZIP(), []int{13, 0}
 }
 
+type Observation_Health int32
+
+const (
+	Observation_HEALTH_UNSPECIFIED Observation_Health = 0
+	// Alive, or gossip knows nothing of it: no reason against electing it.
+	Observation_HEALTH_ALIVE Observation_Health = 1
+	Observation_HEALTH_DEAD  Observation_Health = 2
+	Observation_HEALTH_LEFT  Observation_Health = 3
+)
+
+// Enum value maps for Observation_Health.
+var (
+	Observation_Health_name = map[int32]string{
+		0: "HEALTH_UNSPECIFIED",
+		1: "HEALTH_ALIVE",
+		2: "HEALTH_DEAD",
+		3: "HEALTH_LEFT",
+	}
+	Observation_Health_value = map[string]int32{
+		"HEALTH_UNSPECIFIED": 0,
+		"HEALTH_ALIVE":       1,
+		"HEALTH_DEAD":        2,
+		"HEALTH_LEFT":        3,
+	}
+)
+
+func (x Observation_Health) Enum() *Observation_Health {
+	p := new(Observation_Health)
+	*p = x
+	return p
+}
+
+func (x Observation_Health) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Observation_Health) Descriptor() protoreflect.EnumDescriptor {
+	return file_log_proto_enumTypes[2].Descriptor()
+}
+
+func (Observation_Health) Type() protoreflect.EnumType {
+	return &file_log_proto_enumTypes[2]
+}
+
+func (x Observation_Health) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Observation_Health.Descriptor instead.
+func (Observation_Health) EnumDescriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{19, 0}
+}
+
+type Node_Stage int32
+
+const (
+	Node_STAGE_UNSPECIFIED Node_Stage = 0
+	// It receives the log and has no vote until it has caught up.
+	Node_STAGE_LEARNER Node_Stage = 1
+	Node_STAGE_VOTER   Node_Stage = 2
+	// It is to be removed.
+	Node_STAGE_LEAVING Node_Stage = 3
+)
+
+// Enum value maps for Node_Stage.
+var (
+	Node_Stage_name = map[int32]string{
+		0: "STAGE_UNSPECIFIED",
+		1: "STAGE_LEARNER",
+		2: "STAGE_VOTER",
+		3: "STAGE_LEAVING",
+	}
+	Node_Stage_value = map[string]int32{
+		"STAGE_UNSPECIFIED": 0,
+		"STAGE_LEARNER":     1,
+		"STAGE_VOTER":       2,
+		"STAGE_LEAVING":     3,
+	}
+)
+
+func (x Node_Stage) Enum() *Node_Stage {
+	p := new(Node_Stage)
+	*p = x
+	return p
+}
+
+func (x Node_Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Node_Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_log_proto_enumTypes[3].Descriptor()
+}
+
+func (Node_Stage) Type() protoreflect.EnumType {
+	return &file_log_proto_enumTypes[3]
+}
+
+func (x Node_Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Node_Stage.Descriptor instead.
+func (Node_Stage) EnumDescriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{22, 0}
+}
+
 // Entry is the payload of one log entry: a batch of commands that take effect
 // in order, at one revision.
 type Entry struct {
@@ -209,6 +316,8 @@ type Command struct {
 	CorrelationId string `protobuf:"bytes,3,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// Who asked: the authenticated identity, for the audit trail.
 	Actor string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Why it was asked, in the requester's words, for the audit trail.
+	Why string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Command_Bootstrap
@@ -226,6 +335,12 @@ type Command struct {
 	//	*Command_Cordon
 	//	*Command_EndFormation
 	//	*Command_Read
+	//	*Command_ObserveMembers
+	//	*Command_ReportSplitBrain
+	//	*Command_AddNode
+	//	*Command_RemoveNode
+	//	*Command_ReplaceNode
+	//	*Command_MoveRegistrar
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -285,6 +400,13 @@ func (x *Command) GetCorrelationId() string {
 func (x *Command) GetActor() string {
 	if x != nil {
 		return x.Actor
+	}
+	return ""
+}
+
+func (x *Command) GetWhy() string {
+	if x != nil {
+		return x.Why
 	}
 	return ""
 }
@@ -431,6 +553,60 @@ func (x *Command) GetRead() *Read {
 	return nil
 }
 
+func (x *Command) GetObserveMembers() *ObserveMembers {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ObserveMembers); ok {
+			return x.ObserveMembers
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReportSplitBrain() *ReportSplitBrain {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ReportSplitBrain); ok {
+			return x.ReportSplitBrain
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddNode() *AddNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AddNode); ok {
+			return x.AddNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveNode() *RemoveNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveNode); ok {
+			return x.RemoveNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReplaceNode() *ReplaceNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ReplaceNode); ok {
+			return x.ReplaceNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMoveRegistrar() *MoveRegistrar {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_MoveRegistrar); ok {
+			return x.MoveRegistrar
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -495,6 +671,30 @@ type Command_Read struct {
 	Read *Read `protobuf:"bytes,24,opt,name=read,proto3,oneof"`
 }
 
+type Command_ObserveMembers struct {
+	ObserveMembers *ObserveMembers `protobuf:"bytes,25,opt,name=observe_members,json=observeMembers,proto3,oneof"`
+}
+
+type Command_ReportSplitBrain struct {
+	ReportSplitBrain *ReportSplitBrain `protobuf:"bytes,26,opt,name=report_split_brain,json=reportSplitBrain,proto3,oneof"`
+}
+
+type Command_AddNode struct {
+	AddNode *AddNode `protobuf:"bytes,27,opt,name=add_node,json=addNode,proto3,oneof"`
+}
+
+type Command_RemoveNode struct {
+	RemoveNode *RemoveNode `protobuf:"bytes,28,opt,name=remove_node,json=removeNode,proto3,oneof"`
+}
+
+type Command_ReplaceNode struct {
+	ReplaceNode *ReplaceNode `protobuf:"bytes,29,opt,name=replace_node,json=replaceNode,proto3,oneof"`
+}
+
+type Command_MoveRegistrar struct {
+	MoveRegistrar *MoveRegistrar `protobuf:"bytes,30,opt,name=move_registrar,json=moveRegistrar,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Kind() {}
 
 func (*Command_AnnounceVersion) isCommand_Kind() {}
@@ -524,6 +724,18 @@ func (*Command_Cordon) isCommand_Kind() {}
 func (*Command_EndFormation) isCommand_Kind() {}
 
 func (*Command_Read) isCommand_Kind() {}
+
+func (*Command_ObserveMembers) isCommand_Kind() {}
+
+func (*Command_ReportSplitBrain) isCommand_Kind() {}
+
+func (*Command_AddNode) isCommand_Kind() {}
+
+func (*Command_RemoveNode) isCommand_Kind() {}
+
+func (*Command_ReplaceNode) isCommand_Kind() {}
+
+func (*Command_MoveRegistrar) isCommand_Kind() {}
 
 // Bootstrap is the first command of a registry. Later ones are refused.
 type Bootstrap struct {
@@ -591,9 +803,12 @@ func (x *Bootstrap) GetFormationMembers() uint32 {
 
 // AnnounceVersion tells the highest protocol version a replica understands.
 type AnnounceVersion struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replica       uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
-	MaxVersion    uint32                 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Replica    uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	MaxVersion uint32                 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
+	// What the replica is called and where it listens; id and stage are not used. Absent:
+	// it does not tell.
+	Node          *Node `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -640,6 +855,13 @@ func (x *AnnounceVersion) GetMaxVersion() uint32 {
 		return x.MaxVersion
 	}
 	return 0
+}
+
+func (x *AnnounceVersion) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
 }
 
 type OpenSession struct {
@@ -1515,6 +1737,517 @@ func (x *EndFormation) GetFormation() uint64 {
 	return 0
 }
 
+// ObserveMembers is what the registrar's gossip says of members, as far as it differs
+// from what the log says. It is advice: it decides who may be elected and ends nothing.
+type ObserveMembers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*Observation         `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveMembers) Reset() {
+	*x = ObserveMembers{}
+	mi := &file_log_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveMembers) ProtoMessage() {}
+
+func (x *ObserveMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveMembers.ProtoReflect.Descriptor instead.
+func (*ObserveMembers) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ObserveMembers) GetMembers() []*Observation {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Observation is what gossip says of one member.
+type Observation struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	MemberId string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	Health   Observation_Health     `protobuf:"varint,2,opt,name=health,proto3,enum=omnirelay.leadership.log.v1.Observation_Health" json:"health,omitempty"`
+	// It runs a version that this mesh does not work with.
+	Unsupported   bool `protobuf:"varint,3,opt,name=unsupported,proto3" json:"unsupported,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Observation) Reset() {
+	*x = Observation{}
+	mi := &file_log_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Observation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Observation) ProtoMessage() {}
+
+func (x *Observation) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Observation.ProtoReflect.Descriptor instead.
+func (*Observation) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Observation) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *Observation) GetHealth() Observation_Health {
+	if x != nil {
+		return x.Health
+	}
+	return Observation_HEALTH_UNSPECIFIED
+}
+
+func (x *Observation) GetUnsupported() bool {
+	if x != nil {
+		return x.Unsupported
+	}
+	return false
+}
+
+// ReportSplitBrain tells of members that may lead beside the one in the log.
+type ReportSplitBrain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reports       []*SplitBrain          `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportSplitBrain) Reset() {
+	*x = ReportSplitBrain{}
+	mi := &file_log_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportSplitBrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportSplitBrain) ProtoMessage() {}
+
+func (x *ReportSplitBrain) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportSplitBrain.ProtoReflect.Descriptor instead.
+func (*ReportSplitBrain) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReportSplitBrain) GetReports() []*SplitBrain {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+type SplitBrain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all that the member leads.
+	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Who claims, or who is gone.
+	MemberId string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// What it claims; 0: it is gone.
+	Fence uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// two-claimants, unknown-claimant or leader-gone.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitBrain) Reset() {
+	*x = SplitBrain{}
+	mi := &file_log_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitBrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitBrain) ProtoMessage() {}
+
+func (x *SplitBrain) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitBrain.ProtoReflect.Descriptor instead.
+func (*SplitBrain) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SplitBrain) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *SplitBrain) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *SplitBrain) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+func (x *SplitBrain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Node is one node that keeps the registry.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// host:port of its three listeners.
+	PeerAddress string     `protobuf:"bytes,3,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	HttpAddress string     `protobuf:"bytes,4,opt,name=http_address,json=httpAddress,proto3" json:"http_address,omitempty"`
+	GrpcAddress string     `protobuf:"bytes,5,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
+	Stage       Node_Stage `protobuf:"varint,6,opt,name=stage,proto3,enum=omnirelay.leadership.log.v1.Node_Stage" json:"stage,omitempty"`
+	// The node that is removed in the step that makes this one a voter; empty: none.
+	Replaces      string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Node) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
+func (x *Node) GetHttpAddress() string {
+	if x != nil {
+		return x.HttpAddress
+	}
+	return ""
+}
+
+func (x *Node) GetGrpcAddress() string {
+	if x != nil {
+		return x.GrpcAddress
+	}
+	return ""
+}
+
+func (x *Node) GetStage() Node_Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Node_STAGE_UNSPECIFIED
+}
+
+func (x *Node) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
+// AddNode adds a node: as a learner first, as a voter once it has caught up.
+type AddNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stage and replaces are not used.
+	Node          *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddNode) Reset() {
+	*x = AddNode{}
+	mi := &file_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddNode) ProtoMessage() {}
+
+func (x *AddNode) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddNode.ProtoReflect.Descriptor instead.
+func (*AddNode) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AddNode) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// RemoveNode removes a node. Its name is never used again: it might come back with
+// a disk that forgot its votes.
+type RemoveNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNode) Reset() {
+	*x = RemoveNode{}
+	mi := &file_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNode) ProtoMessage() {}
+
+func (x *RemoveNode) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
+func (*RemoveNode) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ReplaceNode adds a node that takes the place of another in one step.
+type ReplaceNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As in AddNode.
+	By            *Node `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNode) Reset() {
+	*x = ReplaceNode{}
+	mi := &file_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNode) ProtoMessage() {}
+
+func (x *ReplaceNode) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNode.ProtoReflect.Descriptor instead.
+func (*ReplaceNode) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ReplaceNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReplaceNode) GetBy() *Node {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// MoveRegistrar hands the registrar's office to another node.
+type MoveRegistrar struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRegistrar) Reset() {
+	*x = MoveRegistrar{}
+	mi := &file_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRegistrar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRegistrar) ProtoMessage() {}
+
+func (x *MoveRegistrar) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRegistrar.ProtoReflect.Descriptor instead.
+func (*MoveRegistrar) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MoveRegistrar) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // Read takes a place in the log and changes nothing.
 type Read struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1524,7 +2257,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_log_proto_msgTypes[18]
+	mi := &file_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +2269,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[18]
+	mi := &file_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +2282,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{18}
+	return file_log_proto_rawDescGZIP(), []int{27}
 }
 
 // Result is the reply to a command, kept for the deduplication window.
@@ -1570,7 +2303,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[19]
+	mi := &file_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +2315,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[19]
+	mi := &file_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +2328,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{19}
+	return file_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Result) GetCode() string {
@@ -1661,16 +2394,20 @@ type Record struct {
 	// When the entry was proposed, registrar's wall clock.
 	WallNs int64 `protobuf:"varint,15,opt,name=wall_ns,json=wallNs,proto3" json:"wall_ns,omitempty"`
 	// When the leadership that the record is about began.
-	IssuedWallNs  int64  `protobuf:"varint,16,opt,name=issued_wall_ns,json=issuedWallNs,proto3" json:"issued_wall_ns,omitempty"`
-	PrevHash      []byte `protobuf:"bytes,17,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
-	Hash          []byte `protobuf:"bytes,18,opt,name=hash,proto3" json:"hash,omitempty"`
+	IssuedWallNs int64  `protobuf:"varint,16,opt,name=issued_wall_ns,json=issuedWallNs,proto3" json:"issued_wall_ns,omitempty"`
+	PrevHash     []byte `protobuf:"bytes,17,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
+	Hash         []byte `protobuf:"bytes,18,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Why it was asked, in the requester's words.
+	Why string `protobuf:"bytes,19,opt,name=why,proto3" json:"why,omitempty"`
+	// What else the kind tells: the node of NODE_*, the health of MEMBER_OBSERVED.
+	Subject       string `protobuf:"bytes,20,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_log_proto_msgTypes[20]
+	mi := &file_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +2419,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[20]
+	mi := &file_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +2432,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{20}
+	return file_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -1824,6 +2561,20 @@ func (x *Record) GetHash() []byte {
 	return nil
 }
 
+func (x *Record) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Record) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 // Snapshot is the whole state of a registry after the entry at revision.
 type Snapshot struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1863,14 +2614,22 @@ type Snapshot struct {
 	WaitNs int64 `protobuf:"varint,25,opt,name=wait_ns,json=waitNs,proto3" json:"wait_ns,omitempty"`
 	// The longest lease that any session ever had. Without it a move would not wait for
 	// members of which the log was lost.
-	LongestTtlNs  int64 `protobuf:"varint,26,opt,name=longest_ttl_ns,json=longestTtlNs,proto3" json:"longest_ttl_ns,omitempty"`
+	LongestTtlNs int64 `protobuf:"varint,26,opt,name=longest_ttl_ns,json=longestTtlNs,proto3" json:"longest_ttl_ns,omitempty"`
+	// Of the cordoned members, those that are asked for all they lead, also later on.
+	Draining []string `protobuf:"bytes,27,rep,name=draining,proto3" json:"draining,omitempty"`
+	// What gossip says against members. Without it replicas would elect differently.
+	Observed []*Observation `protobuf:"bytes,28,rep,name=observed,proto3" json:"observed,omitempty"`
+	// The nodes that keep the registry, and the names of those removed. Without the
+	// latter a node that forgot its votes could come back and vote again.
+	Nodes         []*Node  `protobuf:"bytes,29,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	RemovedNodes  []string `protobuf:"bytes,30,rep,name=removed_nodes,json=removedNodes,proto3" json:"removed_nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2641,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2654,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21}
+	return file_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Snapshot) GetFormat() uint32 {
@@ -2080,6 +2839,34 @@ func (x *Snapshot) GetLongestTtlNs() int64 {
 	return 0
 }
 
+func (x *Snapshot) GetDraining() []string {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
+func (x *Snapshot) GetObserved() []*Observation {
+	if x != nil {
+		return x.Observed
+	}
+	return nil
+}
+
+func (x *Snapshot) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRemovedNodes() []string {
+	if x != nil {
+		return x.RemovedNodes
+	}
+	return nil
+}
+
 // Lead is the lead record of an external store: who may append, and where. Each
 // field is written only together with what it speaks of.
 type Lead struct {
@@ -2116,7 +2903,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2915,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2928,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{22}
+	return file_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Lead) GetSchema() uint32 {
@@ -2243,7 +3030,7 @@ type StoredEntry struct {
 
 func (x *StoredEntry) Reset() {
 	*x = StoredEntry{}
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +3042,7 @@ func (x *StoredEntry) String() string {
 func (*StoredEntry) ProtoMessage() {}
 
 func (x *StoredEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +3055,7 @@ func (x *StoredEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEntry.ProtoReflect.Descriptor instead.
 func (*StoredEntry) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{23}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StoredEntry) GetIndex() uint64 {
@@ -2313,7 +3100,7 @@ type StoredSnapshot struct {
 
 func (x *StoredSnapshot) Reset() {
 	*x = StoredSnapshot{}
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +3112,7 @@ func (x *StoredSnapshot) String() string {
 func (*StoredSnapshot) ProtoMessage() {}
 
 func (x *StoredSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +3125,7 @@ func (x *StoredSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSnapshot.ProtoReflect.Descriptor instead.
 func (*StoredSnapshot) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{24}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StoredSnapshot) GetIndex() uint64 {
@@ -2401,7 +3188,7 @@ type StoreMark struct {
 
 func (x *StoreMark) Reset() {
 	*x = StoreMark{}
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +3200,7 @@ func (x *StoreMark) String() string {
 func (*StoreMark) ProtoMessage() {}
 
 func (x *StoreMark) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +3213,7 @@ func (x *StoreMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMark.ProtoReflect.Descriptor instead.
 func (*StoreMark) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{25}
+	return file_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StoreMark) GetClusterId() string {
@@ -2527,7 +3314,7 @@ type Snapshot_Session struct {
 
 func (x *Snapshot_Session) Reset() {
 	*x = Snapshot_Session{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +3326,7 @@ func (x *Snapshot_Session) String() string {
 func (*Snapshot_Session) ProtoMessage() {}
 
 func (x *Snapshot_Session) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +3339,7 @@ func (x *Snapshot_Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot_Session.ProtoReflect.Descriptor instead.
 func (*Snapshot_Session) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21, 0}
+	return file_log_proto_rawDescGZIP(), []int{30, 0}
 }
 
 func (x *Snapshot_Session) GetId() uint64 {
@@ -2659,7 +3446,7 @@ type Snapshot_Scope struct {
 
 func (x *Snapshot_Scope) Reset() {
 	*x = Snapshot_Scope{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +3458,7 @@ func (x *Snapshot_Scope) String() string {
 func (*Snapshot_Scope) ProtoMessage() {}
 
 func (x *Snapshot_Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +3471,7 @@ func (x *Snapshot_Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot_Scope.ProtoReflect.Descriptor instead.
 func (*Snapshot_Scope) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21, 1}
+	return file_log_proto_rawDescGZIP(), []int{30, 1}
 }
 
 func (x *Snapshot_Scope) GetSpec() *ScopeSpec {
@@ -2762,7 +3549,7 @@ type Snapshot_Ask struct {
 
 func (x *Snapshot_Ask) Reset() {
 	*x = Snapshot_Ask{}
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3561,7 @@ func (x *Snapshot_Ask) String() string {
 func (*Snapshot_Ask) ProtoMessage() {}
 
 func (x *Snapshot_Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3574,7 @@ func (x *Snapshot_Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot_Ask.ProtoReflect.Descriptor instead.
 func (*Snapshot_Ask) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21, 2}
+	return file_log_proto_rawDescGZIP(), []int{30, 2}
 }
 
 func (x *Snapshot_Ask) GetReason() string {
@@ -2829,7 +3616,7 @@ type Snapshot_Reply struct {
 
 func (x *Snapshot_Reply) Reset() {
 	*x = Snapshot_Reply{}
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +3628,7 @@ func (x *Snapshot_Reply) String() string {
 func (*Snapshot_Reply) ProtoMessage() {}
 
 func (x *Snapshot_Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3641,7 @@ func (x *Snapshot_Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot_Reply.ProtoReflect.Descriptor instead.
 func (*Snapshot_Reply) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21, 3}
+	return file_log_proto_rawDescGZIP(), []int{30, 3}
 }
 
 func (x *Snapshot_Reply) GetRequestId() string {
@@ -2886,13 +3673,14 @@ const file_log_proto_rawDesc = "" +
 	"\x05Entry\x12\x1a\n" +
 	"\bproposer\x18\x01 \x01(\x04R\bproposer\x12\x17\n" +
 	"\awall_ns\x18\x02 \x01(\x03R\x06wallNs\x12@\n" +
-	"\bcommands\x18\x03 \x03(\v2$.omnirelay.leadership.log.v1.CommandR\bcommands\"\xda\t\n" +
+	"\bcommands\x18\x03 \x03(\v2$.omnirelay.leadership.log.v1.CommandR\bcommands\"\xd6\r\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12%\n" +
 	"\x0ecorrelation_id\x18\x03 \x01(\tR\rcorrelationId\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\x12F\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12F\n" +
 	"\tbootstrap\x18\n" +
 	" \x01(\v2&.omnirelay.leadership.log.v1.BootstrapH\x00R\tbootstrap\x12Y\n" +
 	"\x10announce_version\x18\v \x01(\v2,.omnirelay.leadership.log.v1.AnnounceVersionH\x00R\x0fannounceVersion\x12M\n" +
@@ -2908,17 +3696,25 @@ const file_log_proto_rawDesc = "" +
 	"\rretire_scopes\x18\x15 \x01(\v2).omnirelay.leadership.log.v1.RetireScopesH\x00R\fretireScopes\x12=\n" +
 	"\x06cordon\x18\x16 \x01(\v2#.omnirelay.leadership.log.v1.CordonH\x00R\x06cordon\x12P\n" +
 	"\rend_formation\x18\x17 \x01(\v2).omnirelay.leadership.log.v1.EndFormationH\x00R\fendFormation\x127\n" +
-	"\x04read\x18\x18 \x01(\v2!.omnirelay.leadership.log.v1.ReadH\x00R\x04readB\x06\n" +
+	"\x04read\x18\x18 \x01(\v2!.omnirelay.leadership.log.v1.ReadH\x00R\x04read\x12V\n" +
+	"\x0fobserve_members\x18\x19 \x01(\v2+.omnirelay.leadership.log.v1.ObserveMembersH\x00R\x0eobserveMembers\x12]\n" +
+	"\x12report_split_brain\x18\x1a \x01(\v2-.omnirelay.leadership.log.v1.ReportSplitBrainH\x00R\x10reportSplitBrain\x12A\n" +
+	"\badd_node\x18\x1b \x01(\v2$.omnirelay.leadership.log.v1.AddNodeH\x00R\aaddNode\x12J\n" +
+	"\vremove_node\x18\x1c \x01(\v2'.omnirelay.leadership.log.v1.RemoveNodeH\x00R\n" +
+	"removeNode\x12M\n" +
+	"\freplace_node\x18\x1d \x01(\v2(.omnirelay.leadership.log.v1.ReplaceNodeH\x00R\vreplaceNode\x12S\n" +
+	"\x0emove_registrar\x18\x1e \x01(\v2*.omnirelay.leadership.log.v1.MoveRegistrarH\x00R\rmoveRegistrarB\x06\n" +
 	"\x04kind\"o\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x16\n" +
 	"\x06voters\x18\x02 \x03(\x04R\x06voters\x12+\n" +
-	"\x11formation_members\x18\x03 \x01(\rR\x10formationMembers\"L\n" +
+	"\x11formation_members\x18\x03 \x01(\rR\x10formationMembers\"\x83\x01\n" +
 	"\x0fAnnounceVersion\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
-	"maxVersion\"\xba\x02\n" +
+	"maxVersion\x125\n" +
+	"\x04node\x18\x03 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x04node\"\xba\x02\n" +
 	"\vOpenSession\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12L\n" +
 	"\x06labels\x18\x02 \x03(\v24.omnirelay.leadership.log.v1.OpenSession.LabelsEntryR\x06labels\x12\x16\n" +
@@ -2992,7 +3788,49 @@ const file_log_proto_rawDesc = "" +
 	"\bcordoned\x18\x02 \x01(\bR\bcordoned\x12\x14\n" +
 	"\x05drain\x18\x03 \x01(\bR\x05drain\",\n" +
 	"\fEndFormation\x12\x1c\n" +
-	"\tformation\x18\x01 \x01(\x04R\tformation\"\x06\n" +
+	"\tformation\x18\x01 \x01(\x04R\tformation\"T\n" +
+	"\x0eObserveMembers\x12B\n" +
+	"\amembers\x18\x01 \x03(\v2(.omnirelay.leadership.log.v1.ObservationR\amembers\"\xeb\x01\n" +
+	"\vObservation\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12G\n" +
+	"\x06health\x18\x02 \x01(\x0e2/.omnirelay.leadership.log.v1.Observation.HealthR\x06health\x12 \n" +
+	"\vunsupported\x18\x03 \x01(\bR\vunsupported\"T\n" +
+	"\x06Health\x12\x16\n" +
+	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fHEALTH_ALIVE\x10\x01\x12\x0f\n" +
+	"\vHEALTH_DEAD\x10\x02\x12\x0f\n" +
+	"\vHEALTH_LEFT\x10\x03\"U\n" +
+	"\x10ReportSplitBrain\x12A\n" +
+	"\areports\x18\x01 \x03(\v2'.omnirelay.leadership.log.v1.SplitBrainR\areports\"m\n" +
+	"\n" +
+	"SplitBrain\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12\x14\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc5\x02\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
+	"\fpeer_address\x18\x03 \x01(\tR\vpeerAddress\x12!\n" +
+	"\fhttp_address\x18\x04 \x01(\tR\vhttpAddress\x12!\n" +
+	"\fgrpc_address\x18\x05 \x01(\tR\vgrpcAddress\x12=\n" +
+	"\x05stage\x18\x06 \x01(\x0e2'.omnirelay.leadership.log.v1.Node.StageR\x05stage\x12\x1a\n" +
+	"\breplaces\x18\a \x01(\tR\breplaces\"U\n" +
+	"\x05Stage\x12\x15\n" +
+	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTAGE_LEARNER\x10\x01\x12\x0f\n" +
+	"\vSTAGE_VOTER\x10\x02\x12\x11\n" +
+	"\rSTAGE_LEAVING\x10\x03\"@\n" +
+	"\aAddNode\x125\n" +
+	"\x04node\x18\x01 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x04node\" \n" +
+	"\n" +
+	"RemoveNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"T\n" +
+	"\vReplaceNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
+	"\x02by\x18\x02 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x02by\"\x1f\n" +
+	"\rMoveRegistrar\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\"\x06\n" +
 	"\x04Read\"\x98\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
@@ -3000,7 +3838,7 @@ const file_log_proto_rawDesc = "" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x18\n" +
 	"\asession\x18\x05 \x01(\x04R\asession\x12\x14\n" +
-	"\x05fence\x18\x06 \x01(\x04R\x05fence\"\xc3\x04\n" +
+	"\x05fence\x18\x06 \x01(\x04R\x05fence\"\xef\x04\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
@@ -3021,10 +3859,12 @@ const file_log_proto_rawDesc = "" +
 	"\awall_ns\x18\x0f \x01(\x03R\x06wallNs\x12$\n" +
 	"\x0eissued_wall_ns\x18\x10 \x01(\x03R\fissuedWallNs\x12\x1b\n" +
 	"\tprev_hash\x18\x11 \x01(\fR\bprevHash\x12\x12\n" +
-	"\x04hash\x18\x12 \x01(\fR\x04hash\x1a9\n" +
+	"\x04hash\x18\x12 \x01(\fR\x04hash\x12\x10\n" +
+	"\x03why\x18\x13 \x01(\tR\x03why\x12\x18\n" +
+	"\asubject\x18\x14 \x01(\tR\asubject\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x10\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x12\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -3056,7 +3896,11 @@ const file_log_proto_rawDesc = "" +
 	"\x0efloor_revision\x18\x17 \x01(\x04R\rfloorRevision\x12#\n" +
 	"\rfloor_ordinal\x18\x18 \x01(\rR\ffloorOrdinal\x12\x17\n" +
 	"\await_ns\x18\x19 \x01(\x03R\x06waitNs\x12$\n" +
-	"\x0elongest_ttl_ns\x18\x1a \x01(\x03R\flongestTtlNs\x1a\xd2\x03\n" +
+	"\x0elongest_ttl_ns\x18\x1a \x01(\x03R\flongestTtlNs\x12\x1a\n" +
+	"\bdraining\x18\x1b \x03(\tR\bdraining\x12D\n" +
+	"\bobserved\x18\x1c \x03(\v2(.omnirelay.leadership.log.v1.ObservationR\bobserved\x127\n" +
+	"\x05nodes\x18\x1d \x03(\v2!.omnirelay.leadership.log.v1.NodeR\x05nodes\x12#\n" +
+	"\rremoved_nodes\x18\x1e \x03(\tR\fremovedNodes\x1a\xd2\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12Q\n" +
@@ -3154,90 +3998,116 @@ func file_log_proto_rawDescGZIP() []byte {
 	return file_log_proto_rawDescData
 }
 
-var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_log_proto_goTypes = []any{
 	(KeeperDecision_Kind)(0), // 0: omnirelay.leadership.log.v1.KeeperDecision.Kind
 	(ScopeSpec_Failover)(0),  // 1: omnirelay.leadership.log.v1.ScopeSpec.Failover
-	(*Entry)(nil),            // 2: omnirelay.leadership.log.v1.Entry
-	(*Command)(nil),          // 3: omnirelay.leadership.log.v1.Command
-	(*Bootstrap)(nil),        // 4: omnirelay.leadership.log.v1.Bootstrap
-	(*AnnounceVersion)(nil),  // 5: omnirelay.leadership.log.v1.AnnounceVersion
-	(*OpenSession)(nil),      // 6: omnirelay.leadership.log.v1.OpenSession
-	(*CloseSession)(nil),     // 7: omnirelay.leadership.log.v1.CloseSession
-	(*KeeperDecision)(nil),   // 8: omnirelay.leadership.log.v1.KeeperDecision
-	(*Selector)(nil),         // 9: omnirelay.leadership.log.v1.Selector
-	(*Stand)(nil),            // 10: omnirelay.leadership.log.v1.Stand
-	(*Withdraw)(nil),         // 11: omnirelay.leadership.log.v1.Withdraw
-	(*Resign)(nil),           // 12: omnirelay.leadership.log.v1.Resign
-	(*Transfer)(nil),         // 13: omnirelay.leadership.log.v1.Transfer
-	(*CancelTransfer)(nil),   // 14: omnirelay.leadership.log.v1.CancelTransfer
-	(*ScopeSpec)(nil),        // 15: omnirelay.leadership.log.v1.ScopeSpec
-	(*DeclareScopes)(nil),    // 16: omnirelay.leadership.log.v1.DeclareScopes
-	(*RetireScopes)(nil),     // 17: omnirelay.leadership.log.v1.RetireScopes
-	(*Cordon)(nil),           // 18: omnirelay.leadership.log.v1.Cordon
-	(*EndFormation)(nil),     // 19: omnirelay.leadership.log.v1.EndFormation
-	(*Read)(nil),             // 20: omnirelay.leadership.log.v1.Read
-	(*Result)(nil),           // 21: omnirelay.leadership.log.v1.Result
-	(*Record)(nil),           // 22: omnirelay.leadership.log.v1.Record
-	(*Snapshot)(nil),         // 23: omnirelay.leadership.log.v1.Snapshot
-	(*Lead)(nil),             // 24: omnirelay.leadership.log.v1.Lead
-	(*StoredEntry)(nil),      // 25: omnirelay.leadership.log.v1.StoredEntry
-	(*StoredSnapshot)(nil),   // 26: omnirelay.leadership.log.v1.StoredSnapshot
-	(*StoreMark)(nil),        // 27: omnirelay.leadership.log.v1.StoreMark
-	nil,                      // 28: omnirelay.leadership.log.v1.OpenSession.LabelsEntry
-	nil,                      // 29: omnirelay.leadership.log.v1.Selector.LabelsEntry
-	nil,                      // 30: omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
-	nil,                      // 31: omnirelay.leadership.log.v1.Record.LabelsEntry
-	(*Snapshot_Session)(nil), // 32: omnirelay.leadership.log.v1.Snapshot.Session
-	(*Snapshot_Scope)(nil),   // 33: omnirelay.leadership.log.v1.Snapshot.Scope
-	(*Snapshot_Ask)(nil),     // 34: omnirelay.leadership.log.v1.Snapshot.Ask
-	(*Snapshot_Reply)(nil),   // 35: omnirelay.leadership.log.v1.Snapshot.Reply
-	nil,                      // 36: omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
+	(Observation_Health)(0),  // 2: omnirelay.leadership.log.v1.Observation.Health
+	(Node_Stage)(0),          // 3: omnirelay.leadership.log.v1.Node.Stage
+	(*Entry)(nil),            // 4: omnirelay.leadership.log.v1.Entry
+	(*Command)(nil),          // 5: omnirelay.leadership.log.v1.Command
+	(*Bootstrap)(nil),        // 6: omnirelay.leadership.log.v1.Bootstrap
+	(*AnnounceVersion)(nil),  // 7: omnirelay.leadership.log.v1.AnnounceVersion
+	(*OpenSession)(nil),      // 8: omnirelay.leadership.log.v1.OpenSession
+	(*CloseSession)(nil),     // 9: omnirelay.leadership.log.v1.CloseSession
+	(*KeeperDecision)(nil),   // 10: omnirelay.leadership.log.v1.KeeperDecision
+	(*Selector)(nil),         // 11: omnirelay.leadership.log.v1.Selector
+	(*Stand)(nil),            // 12: omnirelay.leadership.log.v1.Stand
+	(*Withdraw)(nil),         // 13: omnirelay.leadership.log.v1.Withdraw
+	(*Resign)(nil),           // 14: omnirelay.leadership.log.v1.Resign
+	(*Transfer)(nil),         // 15: omnirelay.leadership.log.v1.Transfer
+	(*CancelTransfer)(nil),   // 16: omnirelay.leadership.log.v1.CancelTransfer
+	(*ScopeSpec)(nil),        // 17: omnirelay.leadership.log.v1.ScopeSpec
+	(*DeclareScopes)(nil),    // 18: omnirelay.leadership.log.v1.DeclareScopes
+	(*RetireScopes)(nil),     // 19: omnirelay.leadership.log.v1.RetireScopes
+	(*Cordon)(nil),           // 20: omnirelay.leadership.log.v1.Cordon
+	(*EndFormation)(nil),     // 21: omnirelay.leadership.log.v1.EndFormation
+	(*ObserveMembers)(nil),   // 22: omnirelay.leadership.log.v1.ObserveMembers
+	(*Observation)(nil),      // 23: omnirelay.leadership.log.v1.Observation
+	(*ReportSplitBrain)(nil), // 24: omnirelay.leadership.log.v1.ReportSplitBrain
+	(*SplitBrain)(nil),       // 25: omnirelay.leadership.log.v1.SplitBrain
+	(*Node)(nil),             // 26: omnirelay.leadership.log.v1.Node
+	(*AddNode)(nil),          // 27: omnirelay.leadership.log.v1.AddNode
+	(*RemoveNode)(nil),       // 28: omnirelay.leadership.log.v1.RemoveNode
+	(*ReplaceNode)(nil),      // 29: omnirelay.leadership.log.v1.ReplaceNode
+	(*MoveRegistrar)(nil),    // 30: omnirelay.leadership.log.v1.MoveRegistrar
+	(*Read)(nil),             // 31: omnirelay.leadership.log.v1.Read
+	(*Result)(nil),           // 32: omnirelay.leadership.log.v1.Result
+	(*Record)(nil),           // 33: omnirelay.leadership.log.v1.Record
+	(*Snapshot)(nil),         // 34: omnirelay.leadership.log.v1.Snapshot
+	(*Lead)(nil),             // 35: omnirelay.leadership.log.v1.Lead
+	(*StoredEntry)(nil),      // 36: omnirelay.leadership.log.v1.StoredEntry
+	(*StoredSnapshot)(nil),   // 37: omnirelay.leadership.log.v1.StoredSnapshot
+	(*StoreMark)(nil),        // 38: omnirelay.leadership.log.v1.StoreMark
+	nil,                      // 39: omnirelay.leadership.log.v1.OpenSession.LabelsEntry
+	nil,                      // 40: omnirelay.leadership.log.v1.Selector.LabelsEntry
+	nil,                      // 41: omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
+	nil,                      // 42: omnirelay.leadership.log.v1.Record.LabelsEntry
+	(*Snapshot_Session)(nil), // 43: omnirelay.leadership.log.v1.Snapshot.Session
+	(*Snapshot_Scope)(nil),   // 44: omnirelay.leadership.log.v1.Snapshot.Scope
+	(*Snapshot_Ask)(nil),     // 45: omnirelay.leadership.log.v1.Snapshot.Ask
+	(*Snapshot_Reply)(nil),   // 46: omnirelay.leadership.log.v1.Snapshot.Reply
+	nil,                      // 47: omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
 }
 var file_log_proto_depIdxs = []int32{
-	3,  // 0: omnirelay.leadership.log.v1.Entry.commands:type_name -> omnirelay.leadership.log.v1.Command
-	4,  // 1: omnirelay.leadership.log.v1.Command.bootstrap:type_name -> omnirelay.leadership.log.v1.Bootstrap
-	5,  // 2: omnirelay.leadership.log.v1.Command.announce_version:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
-	6,  // 3: omnirelay.leadership.log.v1.Command.open_session:type_name -> omnirelay.leadership.log.v1.OpenSession
-	7,  // 4: omnirelay.leadership.log.v1.Command.close_session:type_name -> omnirelay.leadership.log.v1.CloseSession
-	8,  // 5: omnirelay.leadership.log.v1.Command.keeper:type_name -> omnirelay.leadership.log.v1.KeeperDecision
-	10, // 6: omnirelay.leadership.log.v1.Command.stand:type_name -> omnirelay.leadership.log.v1.Stand
-	11, // 7: omnirelay.leadership.log.v1.Command.withdraw:type_name -> omnirelay.leadership.log.v1.Withdraw
-	12, // 8: omnirelay.leadership.log.v1.Command.resign:type_name -> omnirelay.leadership.log.v1.Resign
-	13, // 9: omnirelay.leadership.log.v1.Command.transfer:type_name -> omnirelay.leadership.log.v1.Transfer
-	14, // 10: omnirelay.leadership.log.v1.Command.cancel_transfer:type_name -> omnirelay.leadership.log.v1.CancelTransfer
-	16, // 11: omnirelay.leadership.log.v1.Command.declare_scopes:type_name -> omnirelay.leadership.log.v1.DeclareScopes
-	17, // 12: omnirelay.leadership.log.v1.Command.retire_scopes:type_name -> omnirelay.leadership.log.v1.RetireScopes
-	18, // 13: omnirelay.leadership.log.v1.Command.cordon:type_name -> omnirelay.leadership.log.v1.Cordon
-	19, // 14: omnirelay.leadership.log.v1.Command.end_formation:type_name -> omnirelay.leadership.log.v1.EndFormation
-	20, // 15: omnirelay.leadership.log.v1.Command.read:type_name -> omnirelay.leadership.log.v1.Read
-	28, // 16: omnirelay.leadership.log.v1.OpenSession.labels:type_name -> omnirelay.leadership.log.v1.OpenSession.LabelsEntry
-	10, // 17: omnirelay.leadership.log.v1.OpenSession.stands:type_name -> omnirelay.leadership.log.v1.Stand
-	0,  // 18: omnirelay.leadership.log.v1.KeeperDecision.kind:type_name -> omnirelay.leadership.log.v1.KeeperDecision.Kind
-	29, // 19: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
-	9,  // 20: omnirelay.leadership.log.v1.Stand.selector:type_name -> omnirelay.leadership.log.v1.Selector
-	9,  // 21: omnirelay.leadership.log.v1.Withdraw.selector:type_name -> omnirelay.leadership.log.v1.Selector
-	30, // 22: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
-	1,  // 23: omnirelay.leadership.log.v1.ScopeSpec.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
-	15, // 24: omnirelay.leadership.log.v1.DeclareScopes.scopes:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	31, // 25: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
-	32, // 26: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
-	33, // 27: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
-	35, // 28: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
-	22, // 29: omnirelay.leadership.log.v1.Snapshot.history:type_name -> omnirelay.leadership.log.v1.Record
-	5,  // 30: omnirelay.leadership.log.v1.Snapshot.versions:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
-	36, // 31: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
-	10, // 32: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
-	15, // 33: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
-	34, // 34: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
-	1,  // 35: omnirelay.leadership.log.v1.Snapshot.Scope.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
-	21, // 36: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	5,  // 0: omnirelay.leadership.log.v1.Entry.commands:type_name -> omnirelay.leadership.log.v1.Command
+	6,  // 1: omnirelay.leadership.log.v1.Command.bootstrap:type_name -> omnirelay.leadership.log.v1.Bootstrap
+	7,  // 2: omnirelay.leadership.log.v1.Command.announce_version:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
+	8,  // 3: omnirelay.leadership.log.v1.Command.open_session:type_name -> omnirelay.leadership.log.v1.OpenSession
+	9,  // 4: omnirelay.leadership.log.v1.Command.close_session:type_name -> omnirelay.leadership.log.v1.CloseSession
+	10, // 5: omnirelay.leadership.log.v1.Command.keeper:type_name -> omnirelay.leadership.log.v1.KeeperDecision
+	12, // 6: omnirelay.leadership.log.v1.Command.stand:type_name -> omnirelay.leadership.log.v1.Stand
+	13, // 7: omnirelay.leadership.log.v1.Command.withdraw:type_name -> omnirelay.leadership.log.v1.Withdraw
+	14, // 8: omnirelay.leadership.log.v1.Command.resign:type_name -> omnirelay.leadership.log.v1.Resign
+	15, // 9: omnirelay.leadership.log.v1.Command.transfer:type_name -> omnirelay.leadership.log.v1.Transfer
+	16, // 10: omnirelay.leadership.log.v1.Command.cancel_transfer:type_name -> omnirelay.leadership.log.v1.CancelTransfer
+	18, // 11: omnirelay.leadership.log.v1.Command.declare_scopes:type_name -> omnirelay.leadership.log.v1.DeclareScopes
+	19, // 12: omnirelay.leadership.log.v1.Command.retire_scopes:type_name -> omnirelay.leadership.log.v1.RetireScopes
+	20, // 13: omnirelay.leadership.log.v1.Command.cordon:type_name -> omnirelay.leadership.log.v1.Cordon
+	21, // 14: omnirelay.leadership.log.v1.Command.end_formation:type_name -> omnirelay.leadership.log.v1.EndFormation
+	31, // 15: omnirelay.leadership.log.v1.Command.read:type_name -> omnirelay.leadership.log.v1.Read
+	22, // 16: omnirelay.leadership.log.v1.Command.observe_members:type_name -> omnirelay.leadership.log.v1.ObserveMembers
+	24, // 17: omnirelay.leadership.log.v1.Command.report_split_brain:type_name -> omnirelay.leadership.log.v1.ReportSplitBrain
+	27, // 18: omnirelay.leadership.log.v1.Command.add_node:type_name -> omnirelay.leadership.log.v1.AddNode
+	28, // 19: omnirelay.leadership.log.v1.Command.remove_node:type_name -> omnirelay.leadership.log.v1.RemoveNode
+	29, // 20: omnirelay.leadership.log.v1.Command.replace_node:type_name -> omnirelay.leadership.log.v1.ReplaceNode
+	30, // 21: omnirelay.leadership.log.v1.Command.move_registrar:type_name -> omnirelay.leadership.log.v1.MoveRegistrar
+	26, // 22: omnirelay.leadership.log.v1.AnnounceVersion.node:type_name -> omnirelay.leadership.log.v1.Node
+	39, // 23: omnirelay.leadership.log.v1.OpenSession.labels:type_name -> omnirelay.leadership.log.v1.OpenSession.LabelsEntry
+	12, // 24: omnirelay.leadership.log.v1.OpenSession.stands:type_name -> omnirelay.leadership.log.v1.Stand
+	0,  // 25: omnirelay.leadership.log.v1.KeeperDecision.kind:type_name -> omnirelay.leadership.log.v1.KeeperDecision.Kind
+	40, // 26: omnirelay.leadership.log.v1.Selector.labels:type_name -> omnirelay.leadership.log.v1.Selector.LabelsEntry
+	11, // 27: omnirelay.leadership.log.v1.Stand.selector:type_name -> omnirelay.leadership.log.v1.Selector
+	11, // 28: omnirelay.leadership.log.v1.Withdraw.selector:type_name -> omnirelay.leadership.log.v1.Selector
+	41, // 29: omnirelay.leadership.log.v1.ScopeSpec.labels:type_name -> omnirelay.leadership.log.v1.ScopeSpec.LabelsEntry
+	1,  // 30: omnirelay.leadership.log.v1.ScopeSpec.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
+	17, // 31: omnirelay.leadership.log.v1.DeclareScopes.scopes:type_name -> omnirelay.leadership.log.v1.ScopeSpec
+	23, // 32: omnirelay.leadership.log.v1.ObserveMembers.members:type_name -> omnirelay.leadership.log.v1.Observation
+	2,  // 33: omnirelay.leadership.log.v1.Observation.health:type_name -> omnirelay.leadership.log.v1.Observation.Health
+	25, // 34: omnirelay.leadership.log.v1.ReportSplitBrain.reports:type_name -> omnirelay.leadership.log.v1.SplitBrain
+	3,  // 35: omnirelay.leadership.log.v1.Node.stage:type_name -> omnirelay.leadership.log.v1.Node.Stage
+	26, // 36: omnirelay.leadership.log.v1.AddNode.node:type_name -> omnirelay.leadership.log.v1.Node
+	26, // 37: omnirelay.leadership.log.v1.ReplaceNode.by:type_name -> omnirelay.leadership.log.v1.Node
+	42, // 38: omnirelay.leadership.log.v1.Record.labels:type_name -> omnirelay.leadership.log.v1.Record.LabelsEntry
+	43, // 39: omnirelay.leadership.log.v1.Snapshot.sessions:type_name -> omnirelay.leadership.log.v1.Snapshot.Session
+	44, // 40: omnirelay.leadership.log.v1.Snapshot.scopes:type_name -> omnirelay.leadership.log.v1.Snapshot.Scope
+	46, // 41: omnirelay.leadership.log.v1.Snapshot.replies:type_name -> omnirelay.leadership.log.v1.Snapshot.Reply
+	33, // 42: omnirelay.leadership.log.v1.Snapshot.history:type_name -> omnirelay.leadership.log.v1.Record
+	7,  // 43: omnirelay.leadership.log.v1.Snapshot.versions:type_name -> omnirelay.leadership.log.v1.AnnounceVersion
+	23, // 44: omnirelay.leadership.log.v1.Snapshot.observed:type_name -> omnirelay.leadership.log.v1.Observation
+	26, // 45: omnirelay.leadership.log.v1.Snapshot.nodes:type_name -> omnirelay.leadership.log.v1.Node
+	47, // 46: omnirelay.leadership.log.v1.Snapshot.Session.labels:type_name -> omnirelay.leadership.log.v1.Snapshot.Session.LabelsEntry
+	12, // 47: omnirelay.leadership.log.v1.Snapshot.Session.stands:type_name -> omnirelay.leadership.log.v1.Stand
+	17, // 48: omnirelay.leadership.log.v1.Snapshot.Scope.spec:type_name -> omnirelay.leadership.log.v1.ScopeSpec
+	45, // 49: omnirelay.leadership.log.v1.Snapshot.Scope.ask:type_name -> omnirelay.leadership.log.v1.Snapshot.Ask
+	1,  // 50: omnirelay.leadership.log.v1.Snapshot.Scope.failover:type_name -> omnirelay.leadership.log.v1.ScopeSpec.Failover
+	32, // 51: omnirelay.leadership.log.v1.Snapshot.Reply.result:type_name -> omnirelay.leadership.log.v1.Result
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -3261,14 +4131,20 @@ func file_log_proto_init() {
 		(*Command_Cordon)(nil),
 		(*Command_EndFormation)(nil),
 		(*Command_Read)(nil),
+		(*Command_ObserveMembers)(nil),
+		(*Command_ReportSplitBrain)(nil),
+		(*Command_AddNode)(nil),
+		(*Command_RemoveNode)(nil),
+		(*Command_ReplaceNode)(nil),
+		(*Command_MoveRegistrar)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   35,
+			NumEnums:      4,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,6 +47,21 @@ const (
 	LeadershipEventKind_LEADERSHIP_EVENT_KIND_DRAIN_CANCELLED LeadershipEventKind = 9
 	LeadershipEventKind_LEADERSHIP_EVENT_KIND_SCOPE_DECLARED  LeadershipEventKind = 10
 	LeadershipEventKind_LEADERSHIP_EVENT_KIND_SCOPE_RETIRED   LeadershipEventKind = 11
+	// Two members may lead one scope, or a leader is gone while its lease lives; reason says
+	// which, leader_id who claims or is gone.
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_SPLIT_BRAIN LeadershipEventKind = 12
+	// A member is kept from being elected; reason tells cordon or drain.
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_MEMBER_CORDONED   LeadershipEventKind = 13
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_MEMBER_UNCORDONED LeadershipEventKind = 14
+	// What gossip says against electing a member changed; reason tells alive, dead, left or
+	// unsupported.
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_MEMBER_OBSERVED LeadershipEventKind = 15
+	// A registry node was added as a learner, became a voter, or was removed; subject names it.
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_NODE_ADDED    LeadershipEventKind = 16
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_NODE_PROMOTED LeadershipEventKind = 17
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_NODE_REMOVED  LeadershipEventKind = 18
+	// The registrar is asked to hand its office to the node in subject.
+	LeadershipEventKind_LEADERSHIP_EVENT_KIND_REGISTRAR_MOVED LeadershipEventKind = 19
 )
 
 // Enum value maps for LeadershipEventKind.
@@ -64,20 +79,36 @@ var (
 		9:  "LEADERSHIP_EVENT_KIND_DRAIN_CANCELLED",
 		10: "LEADERSHIP_EVENT_KIND_SCOPE_DECLARED",
 		11: "LEADERSHIP_EVENT_KIND_SCOPE_RETIRED",
+		12: "LEADERSHIP_EVENT_KIND_SPLIT_BRAIN",
+		13: "LEADERSHIP_EVENT_KIND_MEMBER_CORDONED",
+		14: "LEADERSHIP_EVENT_KIND_MEMBER_UNCORDONED",
+		15: "LEADERSHIP_EVENT_KIND_MEMBER_OBSERVED",
+		16: "LEADERSHIP_EVENT_KIND_NODE_ADDED",
+		17: "LEADERSHIP_EVENT_KIND_NODE_PROMOTED",
+		18: "LEADERSHIP_EVENT_KIND_NODE_REMOVED",
+		19: "LEADERSHIP_EVENT_KIND_REGISTRAR_MOVED",
 	}
 	LeadershipEventKind_value = map[string]int32{
-		"LEADERSHIP_EVENT_KIND_UNSPECIFIED":     0,
-		"LEADERSHIP_EVENT_KIND_SNAPSHOT":        1,
-		"LEADERSHIP_EVENT_KIND_OBSERVED":        2,
-		"LEADERSHIP_EVENT_KIND_ELECTED":         3,
-		"LEADERSHIP_EVENT_KIND_RENEWED":         4,
-		"LEADERSHIP_EVENT_KIND_LOST":            5,
-		"LEADERSHIP_EVENT_KIND_EXPIRED":         6,
-		"LEADERSHIP_EVENT_KIND_STEPPED_DOWN":    7,
-		"LEADERSHIP_EVENT_KIND_DRAIN_REQUESTED": 8,
-		"LEADERSHIP_EVENT_KIND_DRAIN_CANCELLED": 9,
-		"LEADERSHIP_EVENT_KIND_SCOPE_DECLARED":  10,
-		"LEADERSHIP_EVENT_KIND_SCOPE_RETIRED":   11,
+		"LEADERSHIP_EVENT_KIND_UNSPECIFIED":       0,
+		"LEADERSHIP_EVENT_KIND_SNAPSHOT":          1,
+		"LEADERSHIP_EVENT_KIND_OBSERVED":          2,
+		"LEADERSHIP_EVENT_KIND_ELECTED":           3,
+		"LEADERSHIP_EVENT_KIND_RENEWED":           4,
+		"LEADERSHIP_EVENT_KIND_LOST":              5,
+		"LEADERSHIP_EVENT_KIND_EXPIRED":           6,
+		"LEADERSHIP_EVENT_KIND_STEPPED_DOWN":      7,
+		"LEADERSHIP_EVENT_KIND_DRAIN_REQUESTED":   8,
+		"LEADERSHIP_EVENT_KIND_DRAIN_CANCELLED":   9,
+		"LEADERSHIP_EVENT_KIND_SCOPE_DECLARED":    10,
+		"LEADERSHIP_EVENT_KIND_SCOPE_RETIRED":     11,
+		"LEADERSHIP_EVENT_KIND_SPLIT_BRAIN":       12,
+		"LEADERSHIP_EVENT_KIND_MEMBER_CORDONED":   13,
+		"LEADERSHIP_EVENT_KIND_MEMBER_UNCORDONED": 14,
+		"LEADERSHIP_EVENT_KIND_MEMBER_OBSERVED":   15,
+		"LEADERSHIP_EVENT_KIND_NODE_ADDED":        16,
+		"LEADERSHIP_EVENT_KIND_NODE_PROMOTED":     17,
+		"LEADERSHIP_EVENT_KIND_NODE_REMOVED":      18,
+		"LEADERSHIP_EVENT_KIND_REGISTRAR_MOVED":   19,
 	}
 )
 
@@ -291,7 +322,11 @@ type LeadershipEvent struct {
 	Revision      uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	Ordinal       uint32                 `protobuf:"varint,9,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
 	// The negotiated protocol, in a stream's first event: HTTP/2.0 or HTTP/3.0.
-	Transport     string `protobuf:"bytes,10,opt,name=transport,proto3" json:"transport,omitempty"`
+	Transport string `protobuf:"bytes,10,opt,name=transport,proto3" json:"transport,omitempty"`
+	// The node of NODE_* and REGISTRAR_MOVED events.
+	Subject string `protobuf:"bytes,11,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Why it was asked, in the words of who asked.
+	Why           string `protobuf:"bytes,12,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +431,20 @@ func (x *LeadershipEvent) GetTransport() string {
 	return ""
 }
 
+func (x *LeadershipEvent) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *LeadershipEvent) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_leadership_control_proto protoreflect.FileDescriptor
 
 const file_leadership_control_proto_rawDesc = "" +
@@ -420,7 +469,7 @@ const file_leadership_control_proto_rawDesc = "" +
 	"\x06labels\x18\b \x03(\v26.omnirelay.mesh.control.v1.LeadershipToken.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x03\n" +
 	"\x0fLeadershipEvent\x12B\n" +
 	"\x04kind\x18\x01 \x01(\x0e2..omnirelay.mesh.control.v1.LeadershipEventKindR\x04kind\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1b\n" +
@@ -433,7 +482,9 @@ const file_leadership_control_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12\x18\n" +
 	"\aordinal\x18\t \x01(\rR\aordinal\x12\x1c\n" +
 	"\ttransport\x18\n" +
-	" \x01(\tR\ttransport*\xde\x03\n" +
+	" \x01(\tR\ttransport\x12\x18\n" +
+	"\asubject\x18\v \x01(\tR\asubject\x12\x10\n" +
+	"\x03why\x18\f \x01(\tR\x03why*\xaa\x06\n" +
 	"\x13LeadershipEventKind\x12%\n" +
 	"!LEADERSHIP_EVENT_KIND_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eLEADERSHIP_EVENT_KIND_SNAPSHOT\x10\x01\x12\"\n" +
@@ -447,7 +498,15 @@ const file_leadership_control_proto_rawDesc = "" +
 	"%LEADERSHIP_EVENT_KIND_DRAIN_CANCELLED\x10\t\x12(\n" +
 	"$LEADERSHIP_EVENT_KIND_SCOPE_DECLARED\x10\n" +
 	"\x12'\n" +
-	"#LEADERSHIP_EVENT_KIND_SCOPE_RETIRED\x10\v2\x8c\x01\n" +
+	"#LEADERSHIP_EVENT_KIND_SCOPE_RETIRED\x10\v\x12%\n" +
+	"!LEADERSHIP_EVENT_KIND_SPLIT_BRAIN\x10\f\x12)\n" +
+	"%LEADERSHIP_EVENT_KIND_MEMBER_CORDONED\x10\r\x12+\n" +
+	"'LEADERSHIP_EVENT_KIND_MEMBER_UNCORDONED\x10\x0e\x12)\n" +
+	"%LEADERSHIP_EVENT_KIND_MEMBER_OBSERVED\x10\x0f\x12$\n" +
+	" LEADERSHIP_EVENT_KIND_NODE_ADDED\x10\x10\x12'\n" +
+	"#LEADERSHIP_EVENT_KIND_NODE_PROMOTED\x10\x11\x12&\n" +
+	"\"LEADERSHIP_EVENT_KIND_NODE_REMOVED\x10\x12\x12)\n" +
+	"%LEADERSHIP_EVENT_KIND_REGISTRAR_MOVED\x10\x132\x8c\x01\n" +
 	"\x18LeadershipControlService\x12p\n" +
 	"\tSubscribe\x125.omnirelay.mesh.control.v1.LeadershipSubscribeRequest\x1a*.omnirelay.mesh.control.v1.LeadershipEvent0\x01B0Z.github.com/omnirelay/leadership/wire/controlpbb\x06proto3"
 

@@ -357,7 +357,11 @@ type KeepAliveRequest struct {
 	// it says nothing until it has caught up.
 	Cursor uint64 `protobuf:"varint,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The revision of the last view that the member took; 0 asks for a whole one.
-	ViewRevision  uint64 `protobuf:"varint,4,opt,name=view_revision,json=viewRevision,proto3" json:"view_revision,omitempty"`
+	ViewRevision uint64 `protobuf:"varint,4,opt,name=view_revision,json=viewRevision,proto3" json:"view_revision,omitempty"`
+	// What the member believes to lead at this moment, compared with the registry to find
+	// two leaders of one scope. At most 64 in one keepalive: who leads more tells them in
+	// turn. A member need not tell.
+	Claims        []*Claim `protobuf:"bytes,5,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -420,6 +424,67 @@ func (x *KeepAliveRequest) GetViewRevision() uint64 {
 	return 0
 }
 
+func (x *KeepAliveRequest) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// Claim is a scope that a member believes to lead.
+type Claim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Scope string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Of the token that it believes in.
+	FenceToken    uint64 `protobuf:"varint,2,opt,name=fence_token,json=fenceToken,proto3" json:"fence_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_leadership_member_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_leadership_member_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_leadership_member_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Claim) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Claim) GetFenceToken() uint64 {
+	if x != nil {
+		return x.FenceToken
+	}
+	return 0
+}
+
 type KeepAliveResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Session uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -434,7 +499,7 @@ type KeepAliveResponse struct {
 
 func (x *KeepAliveResponse) Reset() {
 	*x = KeepAliveResponse{}
-	mi := &file_leadership_member_proto_msgTypes[5]
+	mi := &file_leadership_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +511,7 @@ func (x *KeepAliveResponse) String() string {
 func (*KeepAliveResponse) ProtoMessage() {}
 
 func (x *KeepAliveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[5]
+	mi := &file_leadership_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +524,7 @@ func (x *KeepAliveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepAliveResponse.ProtoReflect.Descriptor instead.
 func (*KeepAliveResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{5}
+	return file_leadership_member_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KeepAliveResponse) GetSession() uint64 {
@@ -502,7 +567,7 @@ type CloseSessionRequest struct {
 
 func (x *CloseSessionRequest) Reset() {
 	*x = CloseSessionRequest{}
-	mi := &file_leadership_member_proto_msgTypes[6]
+	mi := &file_leadership_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +579,7 @@ func (x *CloseSessionRequest) String() string {
 func (*CloseSessionRequest) ProtoMessage() {}
 
 func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[6]
+	mi := &file_leadership_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +592,7 @@ func (x *CloseSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionRequest.ProtoReflect.Descriptor instead.
 func (*CloseSessionRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{6}
+	return file_leadership_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CloseSessionRequest) GetRequestId() string {
@@ -567,7 +632,7 @@ type CloseSessionResponse struct {
 
 func (x *CloseSessionResponse) Reset() {
 	*x = CloseSessionResponse{}
-	mi := &file_leadership_member_proto_msgTypes[7]
+	mi := &file_leadership_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +644,7 @@ func (x *CloseSessionResponse) String() string {
 func (*CloseSessionResponse) ProtoMessage() {}
 
 func (x *CloseSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[7]
+	mi := &file_leadership_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +657,7 @@ func (x *CloseSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSessionResponse.ProtoReflect.Descriptor instead.
 func (*CloseSessionResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{7}
+	return file_leadership_member_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CloseSessionResponse) GetRevision() uint64 {
@@ -619,7 +684,7 @@ type StandRequest struct {
 
 func (x *StandRequest) Reset() {
 	*x = StandRequest{}
-	mi := &file_leadership_member_proto_msgTypes[8]
+	mi := &file_leadership_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +696,7 @@ func (x *StandRequest) String() string {
 func (*StandRequest) ProtoMessage() {}
 
 func (x *StandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[8]
+	mi := &file_leadership_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +709,7 @@ func (x *StandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandRequest.ProtoReflect.Descriptor instead.
 func (*StandRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{8}
+	return file_leadership_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StandRequest) GetRequestId() string {
@@ -705,7 +770,7 @@ type StandResponse struct {
 
 func (x *StandResponse) Reset() {
 	*x = StandResponse{}
-	mi := &file_leadership_member_proto_msgTypes[9]
+	mi := &file_leadership_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +782,7 @@ func (x *StandResponse) String() string {
 func (*StandResponse) ProtoMessage() {}
 
 func (x *StandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[9]
+	mi := &file_leadership_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +795,7 @@ func (x *StandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandResponse.ProtoReflect.Descriptor instead.
 func (*StandResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{9}
+	return file_leadership_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StandResponse) GetRevision() uint64 {
@@ -755,7 +820,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_leadership_member_proto_msgTypes[10]
+	mi := &file_leadership_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +832,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[10]
+	mi := &file_leadership_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +845,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{10}
+	return file_leadership_member_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -834,7 +899,7 @@ type WithdrawResponse struct {
 
 func (x *WithdrawResponse) Reset() {
 	*x = WithdrawResponse{}
-	mi := &file_leadership_member_proto_msgTypes[11]
+	mi := &file_leadership_member_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +911,7 @@ func (x *WithdrawResponse) String() string {
 func (*WithdrawResponse) ProtoMessage() {}
 
 func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[11]
+	mi := &file_leadership_member_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +924,7 @@ func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{11}
+	return file_leadership_member_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WithdrawResponse) GetRevision() uint64 {
@@ -884,7 +949,7 @@ type ResignRequest struct {
 
 func (x *ResignRequest) Reset() {
 	*x = ResignRequest{}
-	mi := &file_leadership_member_proto_msgTypes[12]
+	mi := &file_leadership_member_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +961,7 @@ func (x *ResignRequest) String() string {
 func (*ResignRequest) ProtoMessage() {}
 
 func (x *ResignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[12]
+	mi := &file_leadership_member_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +974,7 @@ func (x *ResignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResignRequest.ProtoReflect.Descriptor instead.
 func (*ResignRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{12}
+	return file_leadership_member_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResignRequest) GetRequestId() string {
@@ -963,7 +1028,7 @@ type ResignResponse struct {
 
 func (x *ResignResponse) Reset() {
 	*x = ResignResponse{}
-	mi := &file_leadership_member_proto_msgTypes[13]
+	mi := &file_leadership_member_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1040,7 @@ func (x *ResignResponse) String() string {
 func (*ResignResponse) ProtoMessage() {}
 
 func (x *ResignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[13]
+	mi := &file_leadership_member_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1053,7 @@ func (x *ResignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResignResponse.ProtoReflect.Descriptor instead.
 func (*ResignResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{13}
+	return file_leadership_member_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResignResponse) GetRevision() uint64 {
@@ -1009,7 +1074,7 @@ type SignTokenRequest struct {
 
 func (x *SignTokenRequest) Reset() {
 	*x = SignTokenRequest{}
-	mi := &file_leadership_member_proto_msgTypes[14]
+	mi := &file_leadership_member_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1086,7 @@ func (x *SignTokenRequest) String() string {
 func (*SignTokenRequest) ProtoMessage() {}
 
 func (x *SignTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[14]
+	mi := &file_leadership_member_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1099,7 @@ func (x *SignTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTokenRequest.ProtoReflect.Descriptor instead.
 func (*SignTokenRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{14}
+	return file_leadership_member_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SignTokenRequest) GetSession() uint64 {
@@ -1069,7 +1134,7 @@ type SignTokenResponse struct {
 
 func (x *SignTokenResponse) Reset() {
 	*x = SignTokenResponse{}
-	mi := &file_leadership_member_proto_msgTypes[15]
+	mi := &file_leadership_member_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1146,7 @@ func (x *SignTokenResponse) String() string {
 func (*SignTokenResponse) ProtoMessage() {}
 
 func (x *SignTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[15]
+	mi := &file_leadership_member_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1159,7 @@ func (x *SignTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTokenResponse.ProtoReflect.Descriptor instead.
 func (*SignTokenResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{15}
+	return file_leadership_member_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignTokenResponse) GetToken() string {
@@ -1125,7 +1190,7 @@ type SessionView struct {
 
 func (x *SessionView) Reset() {
 	*x = SessionView{}
-	mi := &file_leadership_member_proto_msgTypes[16]
+	mi := &file_leadership_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1202,7 @@ func (x *SessionView) String() string {
 func (*SessionView) ProtoMessage() {}
 
 func (x *SessionView) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[16]
+	mi := &file_leadership_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1215,7 @@ func (x *SessionView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionView.ProtoReflect.Descriptor instead.
 func (*SessionView) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{16}
+	return file_leadership_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SessionView) GetSession() uint64 {
@@ -1196,7 +1261,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_leadership_member_proto_msgTypes[17]
+	mi := &file_leadership_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1273,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[17]
+	mi := &file_leadership_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1286,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{17}
+	return file_leadership_member_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Grant) GetToken() *LeadershipToken {
@@ -1259,7 +1324,7 @@ type HandOver struct {
 
 func (x *HandOver) Reset() {
 	*x = HandOver{}
-	mi := &file_leadership_member_proto_msgTypes[18]
+	mi := &file_leadership_member_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1336,7 @@ func (x *HandOver) String() string {
 func (*HandOver) ProtoMessage() {}
 
 func (x *HandOver) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[18]
+	mi := &file_leadership_member_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1349,7 @@ func (x *HandOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandOver.ProtoReflect.Descriptor instead.
 func (*HandOver) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{18}
+	return file_leadership_member_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HandOver) GetReason() string {
@@ -1325,7 +1390,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_leadership_member_proto_msgTypes[19]
+	mi := &file_leadership_member_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1402,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[19]
+	mi := &file_leadership_member_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1415,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{19}
+	return file_leadership_member_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttachRequest) GetKind() isAttachRequest_Kind {
@@ -1470,7 +1535,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_leadership_member_proto_msgTypes[20]
+	mi := &file_leadership_member_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1547,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[20]
+	mi := &file_leadership_member_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1560,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{20}
+	return file_leadership_member_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttachResponse) GetKind() isAttachResponse_Kind {
@@ -1602,7 +1667,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_leadership_member_proto_msgTypes[21]
+	mi := &file_leadership_member_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1679,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[21]
+	mi := &file_leadership_member_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1692,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{21}
+	return file_leadership_member_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Welcome) GetNodeId() string {
@@ -1676,7 +1741,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_leadership_member_proto_msgTypes[22]
+	mi := &file_leadership_member_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1753,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[22]
+	mi := &file_leadership_member_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1766,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{22}
+	return file_leadership_member_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Acknowledgement) GetSession() uint64 {
@@ -1738,7 +1803,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_leadership_member_proto_msgTypes[23]
+	mi := &file_leadership_member_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1815,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[23]
+	mi := &file_leadership_member_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1828,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{23}
+	return file_leadership_member_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Reply) GetRequestId() string {
@@ -1826,7 +1891,7 @@ type Farewell struct {
 
 func (x *Farewell) Reset() {
 	*x = Farewell{}
-	mi := &file_leadership_member_proto_msgTypes[24]
+	mi := &file_leadership_member_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1903,7 @@ func (x *Farewell) String() string {
 func (*Farewell) ProtoMessage() {}
 
 func (x *Farewell) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_member_proto_msgTypes[24]
+	mi := &file_leadership_member_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1916,7 @@ func (x *Farewell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Farewell.ProtoReflect.Descriptor instead.
 func (*Farewell) Descriptor() ([]byte, []int) {
-	return file_leadership_member_proto_rawDescGZIP(), []int{24}
+	return file_leadership_member_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Farewell) GetReason() string {
@@ -1904,12 +1969,17 @@ const file_leadership_member_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12+\n" +
 	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12/\n" +
 	"\x05lease\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12H\n" +
-	"\x12keepalive_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11keepaliveInterval\"\x81\x01\n" +
+	"\x12keepalive_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11keepaliveInterval\"\xbb\x01\n" +
 	"\x10KeepAliveRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06cursor\x18\x03 \x01(\x04R\x06cursor\x12#\n" +
-	"\rview_revision\x18\x04 \x01(\x04R\fviewRevision\"\xb2\x01\n" +
+	"\rview_revision\x18\x04 \x01(\x04R\fviewRevision\x128\n" +
+	"\x06claims\x18\x05 \x03(\v2 .omnirelay.mesh.control.v1.ClaimR\x06claims\">\n" +
+	"\x05Claim\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x1f\n" +
+	"\vfence_token\x18\x02 \x01(\x04R\n" +
+	"fenceToken\"\xb2\x01\n" +
 	"\x11KeepAliveResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12/\n" +
@@ -2038,89 +2108,91 @@ func file_leadership_member_proto_rawDescGZIP() []byte {
 	return file_leadership_member_proto_rawDescData
 }
 
-var file_leadership_member_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_leadership_member_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_leadership_member_proto_goTypes = []any{
 	(*Selector)(nil),              // 0: omnirelay.mesh.control.v1.Selector
 	(*Wish)(nil),                  // 1: omnirelay.mesh.control.v1.Wish
 	(*OpenSessionRequest)(nil),    // 2: omnirelay.mesh.control.v1.OpenSessionRequest
 	(*OpenSessionResponse)(nil),   // 3: omnirelay.mesh.control.v1.OpenSessionResponse
 	(*KeepAliveRequest)(nil),      // 4: omnirelay.mesh.control.v1.KeepAliveRequest
-	(*KeepAliveResponse)(nil),     // 5: omnirelay.mesh.control.v1.KeepAliveResponse
-	(*CloseSessionRequest)(nil),   // 6: omnirelay.mesh.control.v1.CloseSessionRequest
-	(*CloseSessionResponse)(nil),  // 7: omnirelay.mesh.control.v1.CloseSessionResponse
-	(*StandRequest)(nil),          // 8: omnirelay.mesh.control.v1.StandRequest
-	(*StandResponse)(nil),         // 9: omnirelay.mesh.control.v1.StandResponse
-	(*WithdrawRequest)(nil),       // 10: omnirelay.mesh.control.v1.WithdrawRequest
-	(*WithdrawResponse)(nil),      // 11: omnirelay.mesh.control.v1.WithdrawResponse
-	(*ResignRequest)(nil),         // 12: omnirelay.mesh.control.v1.ResignRequest
-	(*ResignResponse)(nil),        // 13: omnirelay.mesh.control.v1.ResignResponse
-	(*SignTokenRequest)(nil),      // 14: omnirelay.mesh.control.v1.SignTokenRequest
-	(*SignTokenResponse)(nil),     // 15: omnirelay.mesh.control.v1.SignTokenResponse
-	(*SessionView)(nil),           // 16: omnirelay.mesh.control.v1.SessionView
-	(*Grant)(nil),                 // 17: omnirelay.mesh.control.v1.Grant
-	(*HandOver)(nil),              // 18: omnirelay.mesh.control.v1.HandOver
-	(*AttachRequest)(nil),         // 19: omnirelay.mesh.control.v1.AttachRequest
-	(*AttachResponse)(nil),        // 20: omnirelay.mesh.control.v1.AttachResponse
-	(*Welcome)(nil),               // 21: omnirelay.mesh.control.v1.Welcome
-	(*Acknowledgement)(nil),       // 22: omnirelay.mesh.control.v1.Acknowledgement
-	(*Reply)(nil),                 // 23: omnirelay.mesh.control.v1.Reply
-	(*Farewell)(nil),              // 24: omnirelay.mesh.control.v1.Farewell
-	nil,                           // 25: omnirelay.mesh.control.v1.Selector.LabelsEntry
-	nil,                           // 26: omnirelay.mesh.control.v1.OpenSessionRequest.LabelsEntry
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*LeadershipToken)(nil),       // 29: omnirelay.mesh.control.v1.LeadershipToken
+	(*Claim)(nil),                 // 5: omnirelay.mesh.control.v1.Claim
+	(*KeepAliveResponse)(nil),     // 6: omnirelay.mesh.control.v1.KeepAliveResponse
+	(*CloseSessionRequest)(nil),   // 7: omnirelay.mesh.control.v1.CloseSessionRequest
+	(*CloseSessionResponse)(nil),  // 8: omnirelay.mesh.control.v1.CloseSessionResponse
+	(*StandRequest)(nil),          // 9: omnirelay.mesh.control.v1.StandRequest
+	(*StandResponse)(nil),         // 10: omnirelay.mesh.control.v1.StandResponse
+	(*WithdrawRequest)(nil),       // 11: omnirelay.mesh.control.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),      // 12: omnirelay.mesh.control.v1.WithdrawResponse
+	(*ResignRequest)(nil),         // 13: omnirelay.mesh.control.v1.ResignRequest
+	(*ResignResponse)(nil),        // 14: omnirelay.mesh.control.v1.ResignResponse
+	(*SignTokenRequest)(nil),      // 15: omnirelay.mesh.control.v1.SignTokenRequest
+	(*SignTokenResponse)(nil),     // 16: omnirelay.mesh.control.v1.SignTokenResponse
+	(*SessionView)(nil),           // 17: omnirelay.mesh.control.v1.SessionView
+	(*Grant)(nil),                 // 18: omnirelay.mesh.control.v1.Grant
+	(*HandOver)(nil),              // 19: omnirelay.mesh.control.v1.HandOver
+	(*AttachRequest)(nil),         // 20: omnirelay.mesh.control.v1.AttachRequest
+	(*AttachResponse)(nil),        // 21: omnirelay.mesh.control.v1.AttachResponse
+	(*Welcome)(nil),               // 22: omnirelay.mesh.control.v1.Welcome
+	(*Acknowledgement)(nil),       // 23: omnirelay.mesh.control.v1.Acknowledgement
+	(*Reply)(nil),                 // 24: omnirelay.mesh.control.v1.Reply
+	(*Farewell)(nil),              // 25: omnirelay.mesh.control.v1.Farewell
+	nil,                           // 26: omnirelay.mesh.control.v1.Selector.LabelsEntry
+	nil,                           // 27: omnirelay.mesh.control.v1.OpenSessionRequest.LabelsEntry
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*LeadershipToken)(nil),       // 30: omnirelay.mesh.control.v1.LeadershipToken
 }
 var file_leadership_member_proto_depIdxs = []int32{
-	25, // 0: omnirelay.mesh.control.v1.Selector.labels:type_name -> omnirelay.mesh.control.v1.Selector.LabelsEntry
+	26, // 0: omnirelay.mesh.control.v1.Selector.labels:type_name -> omnirelay.mesh.control.v1.Selector.LabelsEntry
 	0,  // 1: omnirelay.mesh.control.v1.Wish.selector:type_name -> omnirelay.mesh.control.v1.Selector
-	26, // 2: omnirelay.mesh.control.v1.OpenSessionRequest.labels:type_name -> omnirelay.mesh.control.v1.OpenSessionRequest.LabelsEntry
-	27, // 3: omnirelay.mesh.control.v1.OpenSessionRequest.ttl:type_name -> google.protobuf.Duration
+	27, // 2: omnirelay.mesh.control.v1.OpenSessionRequest.labels:type_name -> omnirelay.mesh.control.v1.OpenSessionRequest.LabelsEntry
+	28, // 3: omnirelay.mesh.control.v1.OpenSessionRequest.ttl:type_name -> google.protobuf.Duration
 	1,  // 4: omnirelay.mesh.control.v1.OpenSessionRequest.stands:type_name -> omnirelay.mesh.control.v1.Wish
-	27, // 5: omnirelay.mesh.control.v1.OpenSessionResponse.ttl:type_name -> google.protobuf.Duration
-	27, // 6: omnirelay.mesh.control.v1.OpenSessionResponse.lease:type_name -> google.protobuf.Duration
-	27, // 7: omnirelay.mesh.control.v1.OpenSessionResponse.keepalive_interval:type_name -> google.protobuf.Duration
-	27, // 8: omnirelay.mesh.control.v1.KeepAliveResponse.lease:type_name -> google.protobuf.Duration
-	16, // 9: omnirelay.mesh.control.v1.KeepAliveResponse.view:type_name -> omnirelay.mesh.control.v1.SessionView
-	0,  // 10: omnirelay.mesh.control.v1.StandRequest.selector:type_name -> omnirelay.mesh.control.v1.Selector
-	0,  // 11: omnirelay.mesh.control.v1.WithdrawRequest.selector:type_name -> omnirelay.mesh.control.v1.Selector
-	28, // 12: omnirelay.mesh.control.v1.SignTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 13: omnirelay.mesh.control.v1.SessionView.grants:type_name -> omnirelay.mesh.control.v1.Grant
-	29, // 14: omnirelay.mesh.control.v1.Grant.token:type_name -> omnirelay.mesh.control.v1.LeadershipToken
-	18, // 15: omnirelay.mesh.control.v1.Grant.hand_over:type_name -> omnirelay.mesh.control.v1.HandOver
-	4,  // 16: omnirelay.mesh.control.v1.AttachRequest.keep_alive:type_name -> omnirelay.mesh.control.v1.KeepAliveRequest
-	2,  // 17: omnirelay.mesh.control.v1.AttachRequest.open_session:type_name -> omnirelay.mesh.control.v1.OpenSessionRequest
-	6,  // 18: omnirelay.mesh.control.v1.AttachRequest.close_session:type_name -> omnirelay.mesh.control.v1.CloseSessionRequest
-	8,  // 19: omnirelay.mesh.control.v1.AttachRequest.stand:type_name -> omnirelay.mesh.control.v1.StandRequest
-	10, // 20: omnirelay.mesh.control.v1.AttachRequest.withdraw:type_name -> omnirelay.mesh.control.v1.WithdrawRequest
-	12, // 21: omnirelay.mesh.control.v1.AttachRequest.resign:type_name -> omnirelay.mesh.control.v1.ResignRequest
-	21, // 22: omnirelay.mesh.control.v1.AttachResponse.welcome:type_name -> omnirelay.mesh.control.v1.Welcome
-	22, // 23: omnirelay.mesh.control.v1.AttachResponse.acknowledgement:type_name -> omnirelay.mesh.control.v1.Acknowledgement
-	16, // 24: omnirelay.mesh.control.v1.AttachResponse.view:type_name -> omnirelay.mesh.control.v1.SessionView
-	23, // 25: omnirelay.mesh.control.v1.AttachResponse.reply:type_name -> omnirelay.mesh.control.v1.Reply
-	24, // 26: omnirelay.mesh.control.v1.AttachResponse.farewell:type_name -> omnirelay.mesh.control.v1.Farewell
-	27, // 27: omnirelay.mesh.control.v1.Reply.retry_after:type_name -> google.protobuf.Duration
-	19, // 28: omnirelay.mesh.control.v1.LeadershipMemberService.Attach:input_type -> omnirelay.mesh.control.v1.AttachRequest
-	2,  // 29: omnirelay.mesh.control.v1.LeadershipMemberService.OpenSession:input_type -> omnirelay.mesh.control.v1.OpenSessionRequest
-	4,  // 30: omnirelay.mesh.control.v1.LeadershipMemberService.KeepAlive:input_type -> omnirelay.mesh.control.v1.KeepAliveRequest
-	6,  // 31: omnirelay.mesh.control.v1.LeadershipMemberService.CloseSession:input_type -> omnirelay.mesh.control.v1.CloseSessionRequest
-	8,  // 32: omnirelay.mesh.control.v1.LeadershipMemberService.Stand:input_type -> omnirelay.mesh.control.v1.StandRequest
-	10, // 33: omnirelay.mesh.control.v1.LeadershipMemberService.Withdraw:input_type -> omnirelay.mesh.control.v1.WithdrawRequest
-	12, // 34: omnirelay.mesh.control.v1.LeadershipMemberService.Resign:input_type -> omnirelay.mesh.control.v1.ResignRequest
-	14, // 35: omnirelay.mesh.control.v1.LeadershipMemberService.SignToken:input_type -> omnirelay.mesh.control.v1.SignTokenRequest
-	20, // 36: omnirelay.mesh.control.v1.LeadershipMemberService.Attach:output_type -> omnirelay.mesh.control.v1.AttachResponse
-	3,  // 37: omnirelay.mesh.control.v1.LeadershipMemberService.OpenSession:output_type -> omnirelay.mesh.control.v1.OpenSessionResponse
-	5,  // 38: omnirelay.mesh.control.v1.LeadershipMemberService.KeepAlive:output_type -> omnirelay.mesh.control.v1.KeepAliveResponse
-	7,  // 39: omnirelay.mesh.control.v1.LeadershipMemberService.CloseSession:output_type -> omnirelay.mesh.control.v1.CloseSessionResponse
-	9,  // 40: omnirelay.mesh.control.v1.LeadershipMemberService.Stand:output_type -> omnirelay.mesh.control.v1.StandResponse
-	11, // 41: omnirelay.mesh.control.v1.LeadershipMemberService.Withdraw:output_type -> omnirelay.mesh.control.v1.WithdrawResponse
-	13, // 42: omnirelay.mesh.control.v1.LeadershipMemberService.Resign:output_type -> omnirelay.mesh.control.v1.ResignResponse
-	15, // 43: omnirelay.mesh.control.v1.LeadershipMemberService.SignToken:output_type -> omnirelay.mesh.control.v1.SignTokenResponse
-	36, // [36:44] is the sub-list for method output_type
-	28, // [28:36] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	28, // 5: omnirelay.mesh.control.v1.OpenSessionResponse.ttl:type_name -> google.protobuf.Duration
+	28, // 6: omnirelay.mesh.control.v1.OpenSessionResponse.lease:type_name -> google.protobuf.Duration
+	28, // 7: omnirelay.mesh.control.v1.OpenSessionResponse.keepalive_interval:type_name -> google.protobuf.Duration
+	5,  // 8: omnirelay.mesh.control.v1.KeepAliveRequest.claims:type_name -> omnirelay.mesh.control.v1.Claim
+	28, // 9: omnirelay.mesh.control.v1.KeepAliveResponse.lease:type_name -> google.protobuf.Duration
+	17, // 10: omnirelay.mesh.control.v1.KeepAliveResponse.view:type_name -> omnirelay.mesh.control.v1.SessionView
+	0,  // 11: omnirelay.mesh.control.v1.StandRequest.selector:type_name -> omnirelay.mesh.control.v1.Selector
+	0,  // 12: omnirelay.mesh.control.v1.WithdrawRequest.selector:type_name -> omnirelay.mesh.control.v1.Selector
+	29, // 13: omnirelay.mesh.control.v1.SignTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 14: omnirelay.mesh.control.v1.SessionView.grants:type_name -> omnirelay.mesh.control.v1.Grant
+	30, // 15: omnirelay.mesh.control.v1.Grant.token:type_name -> omnirelay.mesh.control.v1.LeadershipToken
+	19, // 16: omnirelay.mesh.control.v1.Grant.hand_over:type_name -> omnirelay.mesh.control.v1.HandOver
+	4,  // 17: omnirelay.mesh.control.v1.AttachRequest.keep_alive:type_name -> omnirelay.mesh.control.v1.KeepAliveRequest
+	2,  // 18: omnirelay.mesh.control.v1.AttachRequest.open_session:type_name -> omnirelay.mesh.control.v1.OpenSessionRequest
+	7,  // 19: omnirelay.mesh.control.v1.AttachRequest.close_session:type_name -> omnirelay.mesh.control.v1.CloseSessionRequest
+	9,  // 20: omnirelay.mesh.control.v1.AttachRequest.stand:type_name -> omnirelay.mesh.control.v1.StandRequest
+	11, // 21: omnirelay.mesh.control.v1.AttachRequest.withdraw:type_name -> omnirelay.mesh.control.v1.WithdrawRequest
+	13, // 22: omnirelay.mesh.control.v1.AttachRequest.resign:type_name -> omnirelay.mesh.control.v1.ResignRequest
+	22, // 23: omnirelay.mesh.control.v1.AttachResponse.welcome:type_name -> omnirelay.mesh.control.v1.Welcome
+	23, // 24: omnirelay.mesh.control.v1.AttachResponse.acknowledgement:type_name -> omnirelay.mesh.control.v1.Acknowledgement
+	17, // 25: omnirelay.mesh.control.v1.AttachResponse.view:type_name -> omnirelay.mesh.control.v1.SessionView
+	24, // 26: omnirelay.mesh.control.v1.AttachResponse.reply:type_name -> omnirelay.mesh.control.v1.Reply
+	25, // 27: omnirelay.mesh.control.v1.AttachResponse.farewell:type_name -> omnirelay.mesh.control.v1.Farewell
+	28, // 28: omnirelay.mesh.control.v1.Reply.retry_after:type_name -> google.protobuf.Duration
+	20, // 29: omnirelay.mesh.control.v1.LeadershipMemberService.Attach:input_type -> omnirelay.mesh.control.v1.AttachRequest
+	2,  // 30: omnirelay.mesh.control.v1.LeadershipMemberService.OpenSession:input_type -> omnirelay.mesh.control.v1.OpenSessionRequest
+	4,  // 31: omnirelay.mesh.control.v1.LeadershipMemberService.KeepAlive:input_type -> omnirelay.mesh.control.v1.KeepAliveRequest
+	7,  // 32: omnirelay.mesh.control.v1.LeadershipMemberService.CloseSession:input_type -> omnirelay.mesh.control.v1.CloseSessionRequest
+	9,  // 33: omnirelay.mesh.control.v1.LeadershipMemberService.Stand:input_type -> omnirelay.mesh.control.v1.StandRequest
+	11, // 34: omnirelay.mesh.control.v1.LeadershipMemberService.Withdraw:input_type -> omnirelay.mesh.control.v1.WithdrawRequest
+	13, // 35: omnirelay.mesh.control.v1.LeadershipMemberService.Resign:input_type -> omnirelay.mesh.control.v1.ResignRequest
+	15, // 36: omnirelay.mesh.control.v1.LeadershipMemberService.SignToken:input_type -> omnirelay.mesh.control.v1.SignTokenRequest
+	21, // 37: omnirelay.mesh.control.v1.LeadershipMemberService.Attach:output_type -> omnirelay.mesh.control.v1.AttachResponse
+	3,  // 38: omnirelay.mesh.control.v1.LeadershipMemberService.OpenSession:output_type -> omnirelay.mesh.control.v1.OpenSessionResponse
+	6,  // 39: omnirelay.mesh.control.v1.LeadershipMemberService.KeepAlive:output_type -> omnirelay.mesh.control.v1.KeepAliveResponse
+	8,  // 40: omnirelay.mesh.control.v1.LeadershipMemberService.CloseSession:output_type -> omnirelay.mesh.control.v1.CloseSessionResponse
+	10, // 41: omnirelay.mesh.control.v1.LeadershipMemberService.Stand:output_type -> omnirelay.mesh.control.v1.StandResponse
+	12, // 42: omnirelay.mesh.control.v1.LeadershipMemberService.Withdraw:output_type -> omnirelay.mesh.control.v1.WithdrawResponse
+	14, // 43: omnirelay.mesh.control.v1.LeadershipMemberService.Resign:output_type -> omnirelay.mesh.control.v1.ResignResponse
+	16, // 44: omnirelay.mesh.control.v1.LeadershipMemberService.SignToken:output_type -> omnirelay.mesh.control.v1.SignTokenResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_leadership_member_proto_init() }
@@ -2130,7 +2202,7 @@ func file_leadership_member_proto_init() {
 	}
 	file_leadership_control_proto_init()
 	file_leadership_member_proto_msgTypes[2].OneofWrappers = []any{}
-	file_leadership_member_proto_msgTypes[19].OneofWrappers = []any{
+	file_leadership_member_proto_msgTypes[20].OneofWrappers = []any{
 		(*AttachRequest_KeepAlive)(nil),
 		(*AttachRequest_OpenSession)(nil),
 		(*AttachRequest_CloseSession)(nil),
@@ -2138,7 +2210,7 @@ func file_leadership_member_proto_init() {
 		(*AttachRequest_Withdraw)(nil),
 		(*AttachRequest_Resign)(nil),
 	}
-	file_leadership_member_proto_msgTypes[20].OneofWrappers = []any{
+	file_leadership_member_proto_msgTypes[21].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Acknowledgement)(nil),
 		(*AttachResponse_View)(nil),
@@ -2151,7 +2223,7 @@ func file_leadership_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leadership_member_proto_rawDesc), len(file_leadership_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -750,8 +750,12 @@ type AuditRecord struct {
 	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
 	// Hexadecimal; empty on the first record.
-	PreviousHash  string `protobuf:"bytes,17,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
-	Hash          string `protobuf:"bytes,18,opt,name=hash,proto3" json:"hash,omitempty"`
+	PreviousHash string `protobuf:"bytes,17,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
+	Hash         string `protobuf:"bytes,18,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Why it was asked, in the words of who asked.
+	Why string `protobuf:"bytes,19,opt,name=why,proto3" json:"why,omitempty"`
+	// What else the kind tells, such as the node that was added.
+	Subject       string `protobuf:"bytes,20,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,6 +916,20 @@ func (x *AuditRecord) GetHash() string {
 	return ""
 }
 
+func (x *AuditRecord) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 type ScopeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -995,7 +1013,9 @@ type DeclareScopesRequest struct {
 	CorrelationId string                 `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	// 1 to 1,024.
-	Scopes        []*ScopeSpec `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	Scopes []*ScopeSpec `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1058,6 +1078,13 @@ func (x *DeclareScopesRequest) GetScopes() []*ScopeSpec {
 	return nil
 }
 
+func (x *DeclareScopesRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type DeclareScopesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1108,7 +1135,9 @@ type RetireScopesRequest struct {
 	CorrelationId string                 `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	// Ids; 1 to 1,024.
-	Scopes        []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1171,6 +1200,13 @@ func (x *RetireScopesRequest) GetScopes() []string {
 	return nil
 }
 
+func (x *RetireScopesRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type RetireScopesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1224,7 +1260,9 @@ type TransferRequest struct {
 	// The wished successor; empty: by the election rule.
 	ToMember string `protobuf:"bytes,5,opt,name=to_member,json=toMember,proto3" json:"to_member,omitempty"`
 	// Asks only the holder at this fence; 0: whoever holds the scope.
-	FenceToken    uint64 `protobuf:"varint,6,opt,name=fence_token,json=fenceToken,proto3" json:"fence_token,omitempty"`
+	FenceToken uint64 `protobuf:"varint,6,opt,name=fence_token,json=fenceToken,proto3" json:"fence_token,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1301,6 +1339,13 @@ func (x *TransferRequest) GetFenceToken() uint64 {
 	return 0
 }
 
+func (x *TransferRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type TransferResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1351,6 +1396,8 @@ type CancelTransferRequest struct {
 	CorrelationId string                 `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	Scope         string                 `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1460,13 @@ func (x *CancelTransferRequest) GetScope() string {
 	return ""
 }
 
+func (x *CancelTransferRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type CancelTransferResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1457,6 +1511,236 @@ func (x *CancelTransferResponse) GetRevision() uint64 {
 	return 0
 }
 
+type RebalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each move is a transfer of its own, with an id made of this one and of the scope.
+	RequestId     string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	CorrelationId string `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	Base          uint64 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
+	// Only tell what would move.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// 1 to 256; absent: 64.
+	Limit *uint32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_leadership_registry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_leadership_registry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_leadership_registry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RebalanceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RebalanceRequest) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *RebalanceRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RebalanceRequest) GetLimit() uint32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *RebalanceRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type RebalanceResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Sorted by scope.
+	Moves []*Move `protobuf:"bytes,2,rep,name=moves,proto3" json:"moves,omitempty"`
+	// How many moves would follow these.
+	Remaining     uint32 `protobuf:"varint,3,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_leadership_registry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_leadership_registry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_leadership_registry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RebalanceResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RebalanceResponse) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *RebalanceResponse) GetRemaining() uint32 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+// Move is one scope that changes hands.
+type Move struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Scope      string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	FromMember string                 `protobuf:"bytes,2,opt,name=from_member,json=fromMember,proto3" json:"from_member,omitempty"`
+	ToMember   string                 `protobuf:"bytes,3,opt,name=to_member,json=toMember,proto3" json:"to_member,omitempty"`
+	// The fence under which the present holder leads.
+	FenceToken uint64 `protobuf:"varint,4,opt,name=fence_token,json=fenceToken,proto3" json:"fence_token,omitempty"`
+	// Empty: asked. Else the code of why it was not, such as conflict when the scope moved
+	// meanwhile.
+	Code          string `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_leadership_registry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_leadership_registry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_leadership_registry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Move) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Move) GetFromMember() string {
+	if x != nil {
+		return x.FromMember
+	}
+	return ""
+}
+
+func (x *Move) GetToMember() string {
+	if x != nil {
+		return x.ToMember
+	}
+	return ""
+}
+
+func (x *Move) GetFenceToken() uint64 {
+	if x != nil {
+		return x.FenceToken
+	}
+	return 0
+}
+
+func (x *Move) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 type CordonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1464,14 +1748,16 @@ type CordonRequest struct {
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	MemberId      string                 `protobuf:"bytes,4,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
 	// Also asks the member to hand over all it leads.
-	Drain         bool `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"`
+	Drain bool `protobuf:"varint,5,opt,name=drain,proto3" json:"drain,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CordonRequest) Reset() {
 	*x = CordonRequest{}
-	mi := &file_leadership_registry_proto_msgTypes[20]
+	mi := &file_leadership_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1769,7 @@ func (x *CordonRequest) String() string {
 func (*CordonRequest) ProtoMessage() {}
 
 func (x *CordonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_registry_proto_msgTypes[20]
+	mi := &file_leadership_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1782,7 @@ func (x *CordonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonRequest.ProtoReflect.Descriptor instead.
 func (*CordonRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_registry_proto_rawDescGZIP(), []int{20}
+	return file_leadership_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CordonRequest) GetRequestId() string {
@@ -1534,6 +1820,13 @@ func (x *CordonRequest) GetDrain() bool {
 	return false
 }
 
+func (x *CordonRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type CordonResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1543,7 +1836,7 @@ type CordonResponse struct {
 
 func (x *CordonResponse) Reset() {
 	*x = CordonResponse{}
-	mi := &file_leadership_registry_proto_msgTypes[21]
+	mi := &file_leadership_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1848,7 @@ func (x *CordonResponse) String() string {
 func (*CordonResponse) ProtoMessage() {}
 
 func (x *CordonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_registry_proto_msgTypes[21]
+	mi := &file_leadership_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1861,7 @@ func (x *CordonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CordonResponse.ProtoReflect.Descriptor instead.
 func (*CordonResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_registry_proto_rawDescGZIP(), []int{21}
+	return file_leadership_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CordonResponse) GetRevision() uint64 {
@@ -1584,13 +1877,15 @@ type UncordonRequest struct {
 	CorrelationId string                 `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
 	MemberId      string                 `protobuf:"bytes,4,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// For the audit trail, in words; at most 256 bytes.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UncordonRequest) Reset() {
 	*x = UncordonRequest{}
-	mi := &file_leadership_registry_proto_msgTypes[22]
+	mi := &file_leadership_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1897,7 @@ func (x *UncordonRequest) String() string {
 func (*UncordonRequest) ProtoMessage() {}
 
 func (x *UncordonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_registry_proto_msgTypes[22]
+	mi := &file_leadership_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1910,7 @@ func (x *UncordonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UncordonRequest.ProtoReflect.Descriptor instead.
 func (*UncordonRequest) Descriptor() ([]byte, []int) {
-	return file_leadership_registry_proto_rawDescGZIP(), []int{22}
+	return file_leadership_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UncordonRequest) GetRequestId() string {
@@ -1646,6 +1941,13 @@ func (x *UncordonRequest) GetMemberId() string {
 	return ""
 }
 
+func (x *UncordonRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type UncordonResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1655,7 +1957,7 @@ type UncordonResponse struct {
 
 func (x *UncordonResponse) Reset() {
 	*x = UncordonResponse{}
-	mi := &file_leadership_registry_proto_msgTypes[23]
+	mi := &file_leadership_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1969,7 @@ func (x *UncordonResponse) String() string {
 func (*UncordonResponse) ProtoMessage() {}
 
 func (x *UncordonResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leadership_registry_proto_msgTypes[23]
+	mi := &file_leadership_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1982,7 @@ func (x *UncordonResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UncordonResponse.ProtoReflect.Descriptor instead.
 func (*UncordonResponse) Descriptor() ([]byte, []int) {
-	return file_leadership_registry_proto_rawDescGZIP(), []int{23}
+	return file_leadership_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UncordonResponse) GetRevision() uint64 {
@@ -1748,7 +2050,7 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\x06_afterB\b\n" +
 	"\x06_limit\"U\n" +
 	"\x11ReadAuditResponse\x12@\n" +
-	"\arecords\x18\x01 \x03(\v2&.omnirelay.mesh.control.v1.AuditRecordR\arecords\"\x95\x05\n" +
+	"\arecords\x18\x01 \x03(\v2&.omnirelay.mesh.control.v1.AuditRecordR\arecords\"\xc1\x05\n" +
 	"\vAuditRecord\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
@@ -1771,7 +2073,9 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"occurredAt\x127\n" +
 	"\tissued_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x12#\n" +
 	"\rprevious_hash\x18\x11 \x01(\tR\fpreviousHash\x12\x12\n" +
-	"\x04hash\x18\x12 \x01(\tR\x04hash\x1a9\n" +
+	"\x04hash\x18\x12 \x01(\tR\x04hash\x12\x10\n" +
+	"\x03why\x18\x13 \x01(\tR\x03why\x12\x18\n" +
+	"\asubject\x18\x14 \x01(\tR\asubject\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\x02\n" +
@@ -1783,23 +2087,25 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\bfailover\x18\x05 \x01(\x0e2#.omnirelay.mesh.control.v1.FailoverR\bfailover\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x01\n" +
 	"\x14DeclareScopesRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12<\n" +
-	"\x06scopes\x18\x04 \x03(\v2$.omnirelay.mesh.control.v1.ScopeSpecR\x06scopes\"3\n" +
+	"\x06scopes\x18\x04 \x03(\v2$.omnirelay.mesh.control.v1.ScopeSpecR\x06scopes\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"3\n" +
 	"\x15DeclareScopesResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x87\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x99\x01\n" +
 	"\x13RetireScopesRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x16\n" +
-	"\x06scopes\x18\x04 \x03(\tR\x06scopes\"2\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"2\n" +
 	"\x14RetireScopesResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xbf\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xd1\x01\n" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
@@ -1808,38 +2114,63 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\x05scope\x18\x04 \x01(\tR\x05scope\x12\x1b\n" +
 	"\tto_member\x18\x05 \x01(\tR\btoMember\x12\x1f\n" +
 	"\vfence_token\x18\x06 \x01(\x04R\n" +
-	"fenceToken\".\n" +
+	"fenceToken\x12\x10\n" +
+	"\x03why\x18\a \x01(\tR\x03why\".\n" +
 	"\x10TransferResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x87\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x99\x01\n" +
 	"\x15CancelTransferRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x14\n" +
-	"\x05scope\x18\x04 \x01(\tR\x05scope\"4\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"4\n" +
 	"\x16CancelTransferResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x9c\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xbc\x01\n" +
+	"\x10RebalanceRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
+	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x19\n" +
+	"\x05limit\x18\x05 \x01(\rH\x00R\x05limit\x88\x01\x01\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03whyB\b\n" +
+	"\x06_limit\"\x84\x01\n" +
+	"\x11RebalanceResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x125\n" +
+	"\x05moves\x18\x02 \x03(\v2\x1f.omnirelay.mesh.control.v1.MoveR\x05moves\x12\x1c\n" +
+	"\tremaining\x18\x03 \x01(\rR\tremaining\"\x8f\x01\n" +
+	"\x04Move\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x1f\n" +
+	"\vfrom_member\x18\x02 \x01(\tR\n" +
+	"fromMember\x12\x1b\n" +
+	"\tto_member\x18\x03 \x01(\tR\btoMember\x12\x1f\n" +
+	"\vfence_token\x18\x04 \x01(\x04R\n" +
+	"fenceToken\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\"\xae\x01\n" +
 	"\rCordonRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x1b\n" +
 	"\tmember_id\x18\x04 \x01(\tR\bmemberId\x12\x14\n" +
-	"\x05drain\x18\x05 \x01(\bR\x05drain\",\n" +
+	"\x05drain\x18\x05 \x01(\bR\x05drain\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\",\n" +
 	"\x0eCordonResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x88\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x9a\x01\n" +
 	"\x0fUncordonRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x12\x12\n" +
 	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x1b\n" +
-	"\tmember_id\x18\x04 \x01(\tR\bmemberId\".\n" +
+	"\tmember_id\x18\x04 \x01(\tR\bmemberId\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\".\n" +
 	"\x10UncordonResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*K\n" +
 	"\bFailover\x12\x18\n" +
 	"\x14FAILOVER_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eFAILOVER_LEASE\x10\x01\x12\x11\n" +
-	"\rFAILOVER_FAST\x10\x022\xad\v\n" +
+	"\rFAILOVER_FAST\x10\x022\xb5\f\n" +
 	"\x19LeadershipRegistryService\x12\x86\x01\n" +
 	"\vListLeaders\x12-.omnirelay.mesh.control.v1.ListLeadersRequest\x1a..omnirelay.mesh.control.v1.ListLeadersResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/control/leaders\x12\x82\x01\n" +
 	"\n" +
@@ -1849,7 +2180,8 @@ const file_leadership_registry_proto_rawDesc = "" +
 	"\rDeclareScopes\x12/.omnirelay.mesh.control.v1.DeclareScopesRequest\x1a0.omnirelay.mesh.control.v1.DeclareScopesResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/control/scopes/declare\x12\x92\x01\n" +
 	"\fRetireScopes\x12..omnirelay.mesh.control.v1.RetireScopesRequest\x1a/.omnirelay.mesh.control.v1.RetireScopesResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/control/scopes/retire\x12\x81\x01\n" +
 	"\bTransfer\x12*.omnirelay.mesh.control.v1.TransferRequest\x1a+.omnirelay.mesh.control.v1.TransferResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/control/transfer\x12\x9a\x01\n" +
-	"\x0eCancelTransfer\x120.omnirelay.mesh.control.v1.CancelTransferRequest\x1a1.omnirelay.mesh.control.v1.CancelTransferResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/control/transfer/cancel\x12\x8d\x01\n" +
+	"\x0eCancelTransfer\x120.omnirelay.mesh.control.v1.CancelTransferRequest\x1a1.omnirelay.mesh.control.v1.CancelTransferResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/control/transfer/cancel\x12\x85\x01\n" +
+	"\tRebalance\x12+.omnirelay.mesh.control.v1.RebalanceRequest\x1a,.omnirelay.mesh.control.v1.RebalanceResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/control/rebalance\x12\x8d\x01\n" +
 	"\x06Cordon\x12(.omnirelay.mesh.control.v1.CordonRequest\x1a).omnirelay.mesh.control.v1.CordonResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/control/members/{member_id}/cordon\x12\x95\x01\n" +
 	"\bUncordon\x12*.omnirelay.mesh.control.v1.UncordonRequest\x1a+.omnirelay.mesh.control.v1.UncordonResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/control/members/{member_id}/uncordonB0Z.github.com/omnirelay/leadership/wire/controlpbb\x06proto3"
 
@@ -1866,7 +2198,7 @@ func file_leadership_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_leadership_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_leadership_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_leadership_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_leadership_registry_proto_goTypes = []any{
 	(Failover)(0),                  // 0: omnirelay.mesh.control.v1.Failover
 	(*ListLeadersRequest)(nil),     // 1: omnirelay.mesh.control.v1.ListLeadersRequest
@@ -1889,62 +2221,68 @@ var file_leadership_registry_proto_goTypes = []any{
 	(*TransferResponse)(nil),       // 18: omnirelay.mesh.control.v1.TransferResponse
 	(*CancelTransferRequest)(nil),  // 19: omnirelay.mesh.control.v1.CancelTransferRequest
 	(*CancelTransferResponse)(nil), // 20: omnirelay.mesh.control.v1.CancelTransferResponse
-	(*CordonRequest)(nil),          // 21: omnirelay.mesh.control.v1.CordonRequest
-	(*CordonResponse)(nil),         // 22: omnirelay.mesh.control.v1.CordonResponse
-	(*UncordonRequest)(nil),        // 23: omnirelay.mesh.control.v1.UncordonRequest
-	(*UncordonResponse)(nil),       // 24: omnirelay.mesh.control.v1.UncordonResponse
-	nil,                            // 25: omnirelay.mesh.control.v1.Scope.LabelsEntry
-	nil,                            // 26: omnirelay.mesh.control.v1.Session.LabelsEntry
-	nil,                            // 27: omnirelay.mesh.control.v1.AuditRecord.LabelsEntry
-	nil,                            // 28: omnirelay.mesh.control.v1.ScopeSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
-	(*LeadershipToken)(nil),        // 30: omnirelay.mesh.control.v1.LeadershipToken
-	(*HandOver)(nil),               // 31: omnirelay.mesh.control.v1.HandOver
-	(*Wish)(nil),                   // 32: omnirelay.mesh.control.v1.Wish
+	(*RebalanceRequest)(nil),       // 21: omnirelay.mesh.control.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),      // 22: omnirelay.mesh.control.v1.RebalanceResponse
+	(*Move)(nil),                   // 23: omnirelay.mesh.control.v1.Move
+	(*CordonRequest)(nil),          // 24: omnirelay.mesh.control.v1.CordonRequest
+	(*CordonResponse)(nil),         // 25: omnirelay.mesh.control.v1.CordonResponse
+	(*UncordonRequest)(nil),        // 26: omnirelay.mesh.control.v1.UncordonRequest
+	(*UncordonResponse)(nil),       // 27: omnirelay.mesh.control.v1.UncordonResponse
+	nil,                            // 28: omnirelay.mesh.control.v1.Scope.LabelsEntry
+	nil,                            // 29: omnirelay.mesh.control.v1.Session.LabelsEntry
+	nil,                            // 30: omnirelay.mesh.control.v1.AuditRecord.LabelsEntry
+	nil,                            // 31: omnirelay.mesh.control.v1.ScopeSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
+	(*LeadershipToken)(nil),        // 33: omnirelay.mesh.control.v1.LeadershipToken
+	(*HandOver)(nil),               // 34: omnirelay.mesh.control.v1.HandOver
+	(*Wish)(nil),                   // 35: omnirelay.mesh.control.v1.Wish
 }
 var file_leadership_registry_proto_depIdxs = []int32{
-	29, // 0: omnirelay.mesh.control.v1.ListLeadersResponse.generated_at:type_name -> google.protobuf.Timestamp
-	30, // 1: omnirelay.mesh.control.v1.ListLeadersResponse.tokens:type_name -> omnirelay.mesh.control.v1.LeadershipToken
+	32, // 0: omnirelay.mesh.control.v1.ListLeadersResponse.generated_at:type_name -> google.protobuf.Timestamp
+	33, // 1: omnirelay.mesh.control.v1.ListLeadersResponse.tokens:type_name -> omnirelay.mesh.control.v1.LeadershipToken
 	5,  // 2: omnirelay.mesh.control.v1.ListScopesResponse.scopes:type_name -> omnirelay.mesh.control.v1.Scope
-	25, // 3: omnirelay.mesh.control.v1.Scope.labels:type_name -> omnirelay.mesh.control.v1.Scope.LabelsEntry
+	28, // 3: omnirelay.mesh.control.v1.Scope.labels:type_name -> omnirelay.mesh.control.v1.Scope.LabelsEntry
 	0,  // 4: omnirelay.mesh.control.v1.Scope.failover:type_name -> omnirelay.mesh.control.v1.Failover
-	30, // 5: omnirelay.mesh.control.v1.Scope.leader:type_name -> omnirelay.mesh.control.v1.LeadershipToken
-	31, // 6: omnirelay.mesh.control.v1.Scope.hand_over:type_name -> omnirelay.mesh.control.v1.HandOver
+	33, // 5: omnirelay.mesh.control.v1.Scope.leader:type_name -> omnirelay.mesh.control.v1.LeadershipToken
+	34, // 6: omnirelay.mesh.control.v1.Scope.hand_over:type_name -> omnirelay.mesh.control.v1.HandOver
 	8,  // 7: omnirelay.mesh.control.v1.ListSessionsResponse.sessions:type_name -> omnirelay.mesh.control.v1.Session
-	26, // 8: omnirelay.mesh.control.v1.Session.labels:type_name -> omnirelay.mesh.control.v1.Session.LabelsEntry
-	32, // 9: omnirelay.mesh.control.v1.Session.stands:type_name -> omnirelay.mesh.control.v1.Wish
+	29, // 8: omnirelay.mesh.control.v1.Session.labels:type_name -> omnirelay.mesh.control.v1.Session.LabelsEntry
+	35, // 9: omnirelay.mesh.control.v1.Session.stands:type_name -> omnirelay.mesh.control.v1.Wish
 	11, // 10: omnirelay.mesh.control.v1.ReadAuditResponse.records:type_name -> omnirelay.mesh.control.v1.AuditRecord
-	27, // 11: omnirelay.mesh.control.v1.AuditRecord.labels:type_name -> omnirelay.mesh.control.v1.AuditRecord.LabelsEntry
-	29, // 12: omnirelay.mesh.control.v1.AuditRecord.occurred_at:type_name -> google.protobuf.Timestamp
-	29, // 13: omnirelay.mesh.control.v1.AuditRecord.issued_at:type_name -> google.protobuf.Timestamp
-	28, // 14: omnirelay.mesh.control.v1.ScopeSpec.labels:type_name -> omnirelay.mesh.control.v1.ScopeSpec.LabelsEntry
+	30, // 11: omnirelay.mesh.control.v1.AuditRecord.labels:type_name -> omnirelay.mesh.control.v1.AuditRecord.LabelsEntry
+	32, // 12: omnirelay.mesh.control.v1.AuditRecord.occurred_at:type_name -> google.protobuf.Timestamp
+	32, // 13: omnirelay.mesh.control.v1.AuditRecord.issued_at:type_name -> google.protobuf.Timestamp
+	31, // 14: omnirelay.mesh.control.v1.ScopeSpec.labels:type_name -> omnirelay.mesh.control.v1.ScopeSpec.LabelsEntry
 	0,  // 15: omnirelay.mesh.control.v1.ScopeSpec.failover:type_name -> omnirelay.mesh.control.v1.Failover
 	12, // 16: omnirelay.mesh.control.v1.DeclareScopesRequest.scopes:type_name -> omnirelay.mesh.control.v1.ScopeSpec
-	1,  // 17: omnirelay.mesh.control.v1.LeadershipRegistryService.ListLeaders:input_type -> omnirelay.mesh.control.v1.ListLeadersRequest
-	3,  // 18: omnirelay.mesh.control.v1.LeadershipRegistryService.ListScopes:input_type -> omnirelay.mesh.control.v1.ListScopesRequest
-	6,  // 19: omnirelay.mesh.control.v1.LeadershipRegistryService.ListSessions:input_type -> omnirelay.mesh.control.v1.ListSessionsRequest
-	9,  // 20: omnirelay.mesh.control.v1.LeadershipRegistryService.ReadAudit:input_type -> omnirelay.mesh.control.v1.ReadAuditRequest
-	13, // 21: omnirelay.mesh.control.v1.LeadershipRegistryService.DeclareScopes:input_type -> omnirelay.mesh.control.v1.DeclareScopesRequest
-	15, // 22: omnirelay.mesh.control.v1.LeadershipRegistryService.RetireScopes:input_type -> omnirelay.mesh.control.v1.RetireScopesRequest
-	17, // 23: omnirelay.mesh.control.v1.LeadershipRegistryService.Transfer:input_type -> omnirelay.mesh.control.v1.TransferRequest
-	19, // 24: omnirelay.mesh.control.v1.LeadershipRegistryService.CancelTransfer:input_type -> omnirelay.mesh.control.v1.CancelTransferRequest
-	21, // 25: omnirelay.mesh.control.v1.LeadershipRegistryService.Cordon:input_type -> omnirelay.mesh.control.v1.CordonRequest
-	23, // 26: omnirelay.mesh.control.v1.LeadershipRegistryService.Uncordon:input_type -> omnirelay.mesh.control.v1.UncordonRequest
-	2,  // 27: omnirelay.mesh.control.v1.LeadershipRegistryService.ListLeaders:output_type -> omnirelay.mesh.control.v1.ListLeadersResponse
-	4,  // 28: omnirelay.mesh.control.v1.LeadershipRegistryService.ListScopes:output_type -> omnirelay.mesh.control.v1.ListScopesResponse
-	7,  // 29: omnirelay.mesh.control.v1.LeadershipRegistryService.ListSessions:output_type -> omnirelay.mesh.control.v1.ListSessionsResponse
-	10, // 30: omnirelay.mesh.control.v1.LeadershipRegistryService.ReadAudit:output_type -> omnirelay.mesh.control.v1.ReadAuditResponse
-	14, // 31: omnirelay.mesh.control.v1.LeadershipRegistryService.DeclareScopes:output_type -> omnirelay.mesh.control.v1.DeclareScopesResponse
-	16, // 32: omnirelay.mesh.control.v1.LeadershipRegistryService.RetireScopes:output_type -> omnirelay.mesh.control.v1.RetireScopesResponse
-	18, // 33: omnirelay.mesh.control.v1.LeadershipRegistryService.Transfer:output_type -> omnirelay.mesh.control.v1.TransferResponse
-	20, // 34: omnirelay.mesh.control.v1.LeadershipRegistryService.CancelTransfer:output_type -> omnirelay.mesh.control.v1.CancelTransferResponse
-	22, // 35: omnirelay.mesh.control.v1.LeadershipRegistryService.Cordon:output_type -> omnirelay.mesh.control.v1.CordonResponse
-	24, // 36: omnirelay.mesh.control.v1.LeadershipRegistryService.Uncordon:output_type -> omnirelay.mesh.control.v1.UncordonResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	23, // 17: omnirelay.mesh.control.v1.RebalanceResponse.moves:type_name -> omnirelay.mesh.control.v1.Move
+	1,  // 18: omnirelay.mesh.control.v1.LeadershipRegistryService.ListLeaders:input_type -> omnirelay.mesh.control.v1.ListLeadersRequest
+	3,  // 19: omnirelay.mesh.control.v1.LeadershipRegistryService.ListScopes:input_type -> omnirelay.mesh.control.v1.ListScopesRequest
+	6,  // 20: omnirelay.mesh.control.v1.LeadershipRegistryService.ListSessions:input_type -> omnirelay.mesh.control.v1.ListSessionsRequest
+	9,  // 21: omnirelay.mesh.control.v1.LeadershipRegistryService.ReadAudit:input_type -> omnirelay.mesh.control.v1.ReadAuditRequest
+	13, // 22: omnirelay.mesh.control.v1.LeadershipRegistryService.DeclareScopes:input_type -> omnirelay.mesh.control.v1.DeclareScopesRequest
+	15, // 23: omnirelay.mesh.control.v1.LeadershipRegistryService.RetireScopes:input_type -> omnirelay.mesh.control.v1.RetireScopesRequest
+	17, // 24: omnirelay.mesh.control.v1.LeadershipRegistryService.Transfer:input_type -> omnirelay.mesh.control.v1.TransferRequest
+	19, // 25: omnirelay.mesh.control.v1.LeadershipRegistryService.CancelTransfer:input_type -> omnirelay.mesh.control.v1.CancelTransferRequest
+	21, // 26: omnirelay.mesh.control.v1.LeadershipRegistryService.Rebalance:input_type -> omnirelay.mesh.control.v1.RebalanceRequest
+	24, // 27: omnirelay.mesh.control.v1.LeadershipRegistryService.Cordon:input_type -> omnirelay.mesh.control.v1.CordonRequest
+	26, // 28: omnirelay.mesh.control.v1.LeadershipRegistryService.Uncordon:input_type -> omnirelay.mesh.control.v1.UncordonRequest
+	2,  // 29: omnirelay.mesh.control.v1.LeadershipRegistryService.ListLeaders:output_type -> omnirelay.mesh.control.v1.ListLeadersResponse
+	4,  // 30: omnirelay.mesh.control.v1.LeadershipRegistryService.ListScopes:output_type -> omnirelay.mesh.control.v1.ListScopesResponse
+	7,  // 31: omnirelay.mesh.control.v1.LeadershipRegistryService.ListSessions:output_type -> omnirelay.mesh.control.v1.ListSessionsResponse
+	10, // 32: omnirelay.mesh.control.v1.LeadershipRegistryService.ReadAudit:output_type -> omnirelay.mesh.control.v1.ReadAuditResponse
+	14, // 33: omnirelay.mesh.control.v1.LeadershipRegistryService.DeclareScopes:output_type -> omnirelay.mesh.control.v1.DeclareScopesResponse
+	16, // 34: omnirelay.mesh.control.v1.LeadershipRegistryService.RetireScopes:output_type -> omnirelay.mesh.control.v1.RetireScopesResponse
+	18, // 35: omnirelay.mesh.control.v1.LeadershipRegistryService.Transfer:output_type -> omnirelay.mesh.control.v1.TransferResponse
+	20, // 36: omnirelay.mesh.control.v1.LeadershipRegistryService.CancelTransfer:output_type -> omnirelay.mesh.control.v1.CancelTransferResponse
+	22, // 37: omnirelay.mesh.control.v1.LeadershipRegistryService.Rebalance:output_type -> omnirelay.mesh.control.v1.RebalanceResponse
+	25, // 38: omnirelay.mesh.control.v1.LeadershipRegistryService.Cordon:output_type -> omnirelay.mesh.control.v1.CordonResponse
+	27, // 39: omnirelay.mesh.control.v1.LeadershipRegistryService.Uncordon:output_type -> omnirelay.mesh.control.v1.UncordonResponse
+	29, // [29:40] is the sub-list for method output_type
+	18, // [18:29] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_leadership_registry_proto_init() }
@@ -1955,13 +2293,14 @@ func file_leadership_registry_proto_init() {
 	file_leadership_control_proto_init()
 	file_leadership_member_proto_init()
 	file_leadership_registry_proto_msgTypes[8].OneofWrappers = []any{}
+	file_leadership_registry_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leadership_registry_proto_rawDesc), len(file_leadership_registry_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

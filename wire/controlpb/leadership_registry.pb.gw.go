@@ -283,6 +283,33 @@ func local_request_LeadershipRegistryService_CancelTransfer_0(ctx context.Contex
 	return msg, metadata, err
 }
 
+func request_LeadershipRegistryService_Rebalance_0(ctx context.Context, marshaler runtime.Marshaler, client LeadershipRegistryServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq RebalanceRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.Rebalance(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_LeadershipRegistryService_Rebalance_0(ctx context.Context, marshaler runtime.Marshaler, server LeadershipRegistryServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq RebalanceRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.Rebalance(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_LeadershipRegistryService_Cordon_0(ctx context.Context, marshaler runtime.Marshaler, client LeadershipRegistryServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq CordonRequest
@@ -539,6 +566,26 @@ func RegisterLeadershipRegistryServiceHandlerServer(ctx context.Context, mux *ru
 		}
 		forward_LeadershipRegistryService_CancelTransfer_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_LeadershipRegistryService_Rebalance_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/omnirelay.mesh.control.v1.LeadershipRegistryService/Rebalance", runtime.WithHTTPPathPattern("/control/rebalance"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_LeadershipRegistryService_Rebalance_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_LeadershipRegistryService_Rebalance_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_LeadershipRegistryService_Cordon_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -755,6 +802,23 @@ func RegisterLeadershipRegistryServiceHandlerClient(ctx context.Context, mux *ru
 		}
 		forward_LeadershipRegistryService_CancelTransfer_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_LeadershipRegistryService_Rebalance_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/omnirelay.mesh.control.v1.LeadershipRegistryService/Rebalance", runtime.WithHTTPPathPattern("/control/rebalance"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_LeadershipRegistryService_Rebalance_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_LeadershipRegistryService_Rebalance_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_LeadershipRegistryService_Cordon_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -801,6 +865,7 @@ var (
 	pattern_LeadershipRegistryService_RetireScopes_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"control", "scopes", "retire"}, ""))
 	pattern_LeadershipRegistryService_Transfer_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"control", "transfer"}, ""))
 	pattern_LeadershipRegistryService_CancelTransfer_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"control", "transfer", "cancel"}, ""))
+	pattern_LeadershipRegistryService_Rebalance_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"control", "rebalance"}, ""))
 	pattern_LeadershipRegistryService_Cordon_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"control", "members", "member_id", "cordon"}, ""))
 	pattern_LeadershipRegistryService_Uncordon_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"control", "members", "member_id", "uncordon"}, ""))
 )
@@ -814,6 +879,7 @@ var (
 	forward_LeadershipRegistryService_RetireScopes_0   = runtime.ForwardResponseMessage
 	forward_LeadershipRegistryService_Transfer_0       = runtime.ForwardResponseMessage
 	forward_LeadershipRegistryService_CancelTransfer_0 = runtime.ForwardResponseMessage
+	forward_LeadershipRegistryService_Rebalance_0      = runtime.ForwardResponseMessage
 	forward_LeadershipRegistryService_Cordon_0         = runtime.ForwardResponseMessage
 	forward_LeadershipRegistryService_Uncordon_0       = runtime.ForwardResponseMessage
 )

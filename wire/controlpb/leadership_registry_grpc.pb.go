@@ -29,6 +29,7 @@ const (
 	LeadershipRegistryService_RetireScopes_FullMethodName   = "/omnirelay.mesh.control.v1.LeadershipRegistryService/RetireScopes"
 	LeadershipRegistryService_Transfer_FullMethodName       = "/omnirelay.mesh.control.v1.LeadershipRegistryService/Transfer"
 	LeadershipRegistryService_CancelTransfer_FullMethodName = "/omnirelay.mesh.control.v1.LeadershipRegistryService/CancelTransfer"
+	LeadershipRegistryService_Rebalance_FullMethodName      = "/omnirelay.mesh.control.v1.LeadershipRegistryService/Rebalance"
 	LeadershipRegistryService_Cordon_FullMethodName         = "/omnirelay.mesh.control.v1.LeadershipRegistryService/Cordon"
 	LeadershipRegistryService_Uncordon_FullMethodName       = "/omnirelay.mesh.control.v1.LeadershipRegistryService/Uncordon"
 )
@@ -54,6 +55,9 @@ type LeadershipRegistryServiceClient interface {
 	// Transfer asks the holder of a scope to hand it over. Done means asked.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
 	CancelTransfer(ctx context.Context, in *CancelTransferRequest, opts ...grpc.CallOption) (*CancelTransferResponse, error)
+	// Rebalance moves the fewest scopes that restore balance: each holder is asked to hand
+	// over. It moves at most limit scopes; called again it goes on. Done means asked.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
 	// Cordon keeps a member from being elected, and with drain asks it to hand over all it
 	// leads.
 	Cordon(ctx context.Context, in *CordonRequest, opts ...grpc.CallOption) (*CordonResponse, error)
@@ -148,6 +152,16 @@ func (c *leadershipRegistryServiceClient) CancelTransfer(ctx context.Context, in
 	return out, nil
 }
 
+func (c *leadershipRegistryServiceClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, LeadershipRegistryService_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *leadershipRegistryServiceClient) Cordon(ctx context.Context, in *CordonRequest, opts ...grpc.CallOption) (*CordonResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CordonResponse)
@@ -189,6 +203,9 @@ type LeadershipRegistryServiceServer interface {
 	// Transfer asks the holder of a scope to hand it over. Done means asked.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
 	CancelTransfer(context.Context, *CancelTransferRequest) (*CancelTransferResponse, error)
+	// Rebalance moves the fewest scopes that restore balance: each holder is asked to hand
+	// over. It moves at most limit scopes; called again it goes on. Done means asked.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
 	// Cordon keeps a member from being elected, and with drain asks it to hand over all it
 	// leads.
 	Cordon(context.Context, *CordonRequest) (*CordonResponse, error)
@@ -226,6 +243,9 @@ func (UnimplementedLeadershipRegistryServiceServer) Transfer(context.Context, *T
 }
 func (UnimplementedLeadershipRegistryServiceServer) CancelTransfer(context.Context, *CancelTransferRequest) (*CancelTransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTransfer not implemented")
+}
+func (UnimplementedLeadershipRegistryServiceServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
 }
 func (UnimplementedLeadershipRegistryServiceServer) Cordon(context.Context, *CordonRequest) (*CordonResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cordon not implemented")
@@ -399,6 +419,24 @@ func _LeadershipRegistryService_CancelTransfer_Handler(srv interface{}, ctx cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LeadershipRegistryService_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LeadershipRegistryServiceServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LeadershipRegistryService_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LeadershipRegistryServiceServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LeadershipRegistryService_Cordon_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CordonRequest)
 	if err := dec(in); err != nil {
@@ -473,6 +511,10 @@ var LeadershipRegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelTransfer",
 			Handler:    _LeadershipRegistryService_CancelTransfer_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _LeadershipRegistryService_Rebalance_Handler,
 		},
 		{
 			MethodName: "Cordon",

@@ -250,6 +250,7 @@ type Message struct {
 	//	*Message_Proposal
 	//	*Message_Keepalive
 	//	*Message_Ack
+	//	*Message_Suspicion
 	Kind          isMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -342,6 +343,15 @@ func (x *Message) GetAck() *Ack {
 	return nil
 }
 
+func (x *Message) GetSuspicion() *Suspicion {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Suspicion); ok {
+			return x.Suspicion
+		}
+	}
+	return nil
+}
+
 type isMessage_Kind interface {
 	isMessage_Kind()
 }
@@ -363,6 +373,10 @@ type Message_Ack struct {
 	Ack *Ack `protobuf:"bytes,6,opt,name=ack,proto3,oneof"`
 }
 
+type Message_Suspicion struct {
+	Suspicion *Suspicion `protobuf:"bytes,7,opt,name=suspicion,proto3,oneof"`
+}
+
 func (*Message_Raft) isMessage_Kind() {}
 
 func (*Message_Proposal) isMessage_Kind() {}
@@ -370,6 +384,8 @@ func (*Message_Proposal) isMessage_Kind() {}
 func (*Message_Keepalive) isMessage_Kind() {}
 
 func (*Message_Ack) isMessage_Kind() {}
+
+func (*Message_Suspicion) isMessage_Kind() {}
 
 // Proposal hands commands to the registrar.
 type Proposal struct {
@@ -423,7 +439,10 @@ type Keepalive struct {
 	Session uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	Number  uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	// The sender's name for the connection the member is on, returned in the ack.
-	Conn          uint64 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	Conn uint64 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	// What the member believes to lead; at most 64 in one keepalive, in turn when there
+	// are more.
+	Claims        []*Claim `protobuf:"bytes,4,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +498,111 @@ func (x *Keepalive) GetConn() uint64 {
 	return 0
 }
 
+func (x *Keepalive) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// Claim is a scope that a member believes to lead, and under which fence.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scope         string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Fence         uint64                 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Claim) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Claim) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+// Suspicion tells the registrar that a member's connection broke off.
+type Suspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suspicion) Reset() {
+	*x = Suspicion{}
+	mi := &file_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suspicion) ProtoMessage() {}
+
+func (x *Suspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
+func (*Suspicion) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Suspicion) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
 // Ack is the registrar's word that the session lived when it confirmed its lead.
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -491,7 +615,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +627,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +640,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{7}
+	return file_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ack) GetSession() uint64 {
@@ -558,21 +682,28 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\x04R\x02to\"\x91\x02\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\"\xda\x02\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x14\n" +
 	"\x04raft\x18\x03 \x01(\fH\x00R\x04raft\x12D\n" +
 	"\bproposal\x18\x04 \x01(\v2&.omnirelay.leadership.node.v1.ProposalH\x00R\bproposal\x12G\n" +
 	"\tkeepalive\x18\x05 \x01(\v2'.omnirelay.leadership.node.v1.KeepaliveH\x00R\tkeepalive\x125\n" +
-	"\x03ack\x18\x06 \x01(\v2!.omnirelay.leadership.node.v1.AckH\x00R\x03ackB\x06\n" +
+	"\x03ack\x18\x06 \x01(\v2!.omnirelay.leadership.node.v1.AckH\x00R\x03ack\x12G\n" +
+	"\tsuspicion\x18\a \x01(\v2'.omnirelay.leadership.node.v1.SuspicionH\x00R\tsuspicionB\x06\n" +
 	"\x04kind\"&\n" +
 	"\bProposal\x12\x1a\n" +
-	"\bcommands\x18\x01 \x03(\fR\bcommands\"Q\n" +
+	"\bcommands\x18\x01 \x03(\fR\bcommands\"\x8e\x01\n" +
 	"\tKeepalive\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x12\n" +
-	"\x04conn\x18\x03 \x01(\x04R\x04conn\"K\n" +
+	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12;\n" +
+	"\x06claims\x18\x04 \x03(\v2#.omnirelay.leadership.node.v1.ClaimR\x06claims\"3\n" +
+	"\x05Claim\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
+	"\x05fence\x18\x02 \x01(\x04R\x05fence\"%\n" +
+	"\tSuspicion\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"K\n" +
 	"\x03Ack\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x12\n" +
@@ -592,7 +723,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_node_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),  // 0: omnirelay.leadership.node.v1.ExchangeRequest
 	(*Part)(nil),             // 1: omnirelay.leadership.node.v1.Part
@@ -601,7 +732,9 @@ var file_node_proto_goTypes = []any{
 	(*Message)(nil),          // 4: omnirelay.leadership.node.v1.Message
 	(*Proposal)(nil),         // 5: omnirelay.leadership.node.v1.Proposal
 	(*Keepalive)(nil),        // 6: omnirelay.leadership.node.v1.Keepalive
-	(*Ack)(nil),              // 7: omnirelay.leadership.node.v1.Ack
+	(*Claim)(nil),            // 7: omnirelay.leadership.node.v1.Claim
+	(*Suspicion)(nil),        // 8: omnirelay.leadership.node.v1.Suspicion
+	(*Ack)(nil),              // 9: omnirelay.leadership.node.v1.Ack
 }
 var file_node_proto_depIdxs = []int32{
 	3, // 0: omnirelay.leadership.node.v1.ExchangeRequest.hello:type_name -> omnirelay.leadership.node.v1.Hello
@@ -609,14 +742,16 @@ var file_node_proto_depIdxs = []int32{
 	1, // 2: omnirelay.leadership.node.v1.ExchangeRequest.part:type_name -> omnirelay.leadership.node.v1.Part
 	5, // 3: omnirelay.leadership.node.v1.Message.proposal:type_name -> omnirelay.leadership.node.v1.Proposal
 	6, // 4: omnirelay.leadership.node.v1.Message.keepalive:type_name -> omnirelay.leadership.node.v1.Keepalive
-	7, // 5: omnirelay.leadership.node.v1.Message.ack:type_name -> omnirelay.leadership.node.v1.Ack
-	0, // 6: omnirelay.leadership.node.v1.NodeService.Exchange:input_type -> omnirelay.leadership.node.v1.ExchangeRequest
-	2, // 7: omnirelay.leadership.node.v1.NodeService.Exchange:output_type -> omnirelay.leadership.node.v1.ExchangeResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	9, // 5: omnirelay.leadership.node.v1.Message.ack:type_name -> omnirelay.leadership.node.v1.Ack
+	8, // 6: omnirelay.leadership.node.v1.Message.suspicion:type_name -> omnirelay.leadership.node.v1.Suspicion
+	7, // 7: omnirelay.leadership.node.v1.Keepalive.claims:type_name -> omnirelay.leadership.node.v1.Claim
+	0, // 8: omnirelay.leadership.node.v1.NodeService.Exchange:input_type -> omnirelay.leadership.node.v1.ExchangeRequest
+	2, // 9: omnirelay.leadership.node.v1.NodeService.Exchange:output_type -> omnirelay.leadership.node.v1.ExchangeResponse
+	9, // [9:10] is the sub-list for method output_type
+	8, // [8:9] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -629,6 +764,7 @@ func file_node_proto_init() {
 		(*Message_Proposal)(nil),
 		(*Message_Keepalive)(nil),
 		(*Message_Ack)(nil),
+		(*Message_Suspicion)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -636,7 +772,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
