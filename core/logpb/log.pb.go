@@ -191,6 +191,8 @@ const (
 	Node_STAGE_VOTER   Node_Stage = 2
 	// It is to be removed.
 	Node_STAGE_LEAVING Node_Stage = 3
+	// It was asked for; the log does not go to it yet.
+	Node_STAGE_JOINING Node_Stage = 4
 )
 
 // Enum value maps for Node_Stage.
@@ -200,12 +202,14 @@ var (
 		1: "STAGE_LEARNER",
 		2: "STAGE_VOTER",
 		3: "STAGE_LEAVING",
+		4: "STAGE_JOINING",
 	}
 	Node_Stage_value = map[string]int32{
 		"STAGE_UNSPECIFIED": 0,
 		"STAGE_LEARNER":     1,
 		"STAGE_VOTER":       2,
 		"STAGE_LEAVING":     3,
+		"STAGE_JOINING":     4,
 	}
 )
 
@@ -1973,7 +1977,11 @@ type Node struct {
 	GrpcAddress string     `protobuf:"bytes,5,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
 	Stage       Node_Stage `protobuf:"varint,6,opt,name=stage,proto3,enum=omnirelay.leadership.log.v1.Node_Stage" json:"stage,omitempty"`
 	// The node that is removed in the step that makes this one a voter; empty: none.
-	Replaces      string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Replaces string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Who asked for the change under way, and why: for the audit trail of its later steps.
+	CorrelationId string `protobuf:"bytes,8,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	Actor         string `protobuf:"bytes,9,opt,name=actor,proto3" json:"actor,omitempty"`
+	Why           string `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2057,6 +2065,27 @@ func (x *Node) GetReplaces() string {
 	return ""
 }
 
+func (x *Node) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *Node) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Node) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // AddNode adds a node: as a learner first, as a voter once it has caught up.
 type AddNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2106,8 +2135,11 @@ func (x *AddNode) GetNode() *Node {
 // RemoveNode removes a node. Its name is never used again: it might come back with
 // a disk that forgot its votes.
 type RemoveNode struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The nodes that the registrar heard lately when it took the command into the log.
+	// Without them a removal could leave voters of which no majority can be reached.
+	Reachable     []uint64 `protobuf:"varint,2,rep,packed,name=reachable,proto3" json:"reachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2147,6 +2179,13 @@ func (x *RemoveNode) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveNode) GetReachable() []uint64 {
+	if x != nil {
+		return x.Reachable
+	}
+	return nil
 }
 
 // ReplaceNode adds a node that takes the place of another in one step.
@@ -2621,8 +2660,10 @@ type Snapshot struct {
 	Observed []*Observation `protobuf:"bytes,28,rep,name=observed,proto3" json:"observed,omitempty"`
 	// The nodes that keep the registry, and the names of those removed. Without the
 	// latter a node that forgot its votes could come back and vote again.
-	Nodes         []*Node  `protobuf:"bytes,29,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	RemovedNodes  []string `protobuf:"bytes,30,rep,name=removed_nodes,json=removedNodes,proto3" json:"removed_nodes,omitempty"`
+	Nodes        []*Node  `protobuf:"bytes,29,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	RemovedNodes []string `protobuf:"bytes,30,rep,name=removed_nodes,json=removedNodes,proto3" json:"removed_nodes,omitempty"`
+	// The ids of removed_nodes, in the same order.
+	RemovedIds    []uint64 `protobuf:"varint,31,rep,packed,name=removed_ids,json=removedIds,proto3" json:"removed_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2863,6 +2904,13 @@ func (x *Snapshot) GetNodes() []*Node {
 func (x *Snapshot) GetRemovedNodes() []string {
 	if x != nil {
 		return x.RemovedNodes
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRemovedIds() []uint64 {
+	if x != nil {
+		return x.RemovedIds
 	}
 	return nil
 }
@@ -3807,7 +3855,7 @@ const file_log_proto_rawDesc = "" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12\x14\n" +
 	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc5\x02\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xa7\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
@@ -3815,17 +3863,23 @@ const file_log_proto_rawDesc = "" +
 	"\fhttp_address\x18\x04 \x01(\tR\vhttpAddress\x12!\n" +
 	"\fgrpc_address\x18\x05 \x01(\tR\vgrpcAddress\x12=\n" +
 	"\x05stage\x18\x06 \x01(\x0e2'.omnirelay.leadership.log.v1.Node.StageR\x05stage\x12\x1a\n" +
-	"\breplaces\x18\a \x01(\tR\breplaces\"U\n" +
+	"\breplaces\x18\a \x01(\tR\breplaces\x12%\n" +
+	"\x0ecorrelation_id\x18\b \x01(\tR\rcorrelationId\x12\x14\n" +
+	"\x05actor\x18\t \x01(\tR\x05actor\x12\x10\n" +
+	"\x03why\x18\n" +
+	" \x01(\tR\x03why\"h\n" +
 	"\x05Stage\x12\x15\n" +
 	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTAGE_LEARNER\x10\x01\x12\x0f\n" +
 	"\vSTAGE_VOTER\x10\x02\x12\x11\n" +
-	"\rSTAGE_LEAVING\x10\x03\"@\n" +
+	"\rSTAGE_LEAVING\x10\x03\x12\x11\n" +
+	"\rSTAGE_JOINING\x10\x04\"@\n" +
 	"\aAddNode\x125\n" +
-	"\x04node\x18\x01 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x04node\" \n" +
+	"\x04node\x18\x01 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x04node\">\n" +
 	"\n" +
 	"RemoveNode\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"T\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\treachable\x18\x02 \x03(\x04R\treachable\"T\n" +
 	"\vReplaceNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x02by\x18\x02 \x01(\v2!.omnirelay.leadership.log.v1.NodeR\x02by\"\x1f\n" +
@@ -3864,7 +3918,7 @@ const file_log_proto_rawDesc = "" +
 	"\asubject\x18\x14 \x01(\tR\asubject\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x12\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x12\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -3900,7 +3954,9 @@ const file_log_proto_rawDesc = "" +
 	"\bdraining\x18\x1b \x03(\tR\bdraining\x12D\n" +
 	"\bobserved\x18\x1c \x03(\v2(.omnirelay.leadership.log.v1.ObservationR\bobserved\x127\n" +
 	"\x05nodes\x18\x1d \x03(\v2!.omnirelay.leadership.log.v1.NodeR\x05nodes\x12#\n" +
-	"\rremoved_nodes\x18\x1e \x03(\tR\fremovedNodes\x1a\xd2\x03\n" +
+	"\rremoved_nodes\x18\x1e \x03(\tR\fremovedNodes\x12\x1f\n" +
+	"\vremoved_ids\x18\x1f \x03(\x04R\n" +
+	"removedIds\x1a\xd2\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12Q\n" +
