@@ -33,6 +33,8 @@ type Event struct {
 	Reason        string    `json:"reason"`
 	CorrelationID string    `json:"correlationId"`
 	OccurredAt    time.Time `json:"occurredAt,omitzero"` // zero: a mark of the stream
+	Subject       string    `json:"subject,omitempty"`   // the node of NODE_* and REGISTRAR_MOVED
+	Why           string    `json:"why,omitempty"`       // in the words of who asked; empty: nobody said
 	// Revision and Ordinal are the cursor after the event; both 0 for RENEWED,
 	// which has none.
 	Revision uint64 `json:"revision"`
@@ -90,6 +92,8 @@ type AuditRecord struct {
 	IssuedAt      time.Time         `json:"issuedAt,omitzero"`
 	PreviousHash  string            `json:"previousHash"` // hex; empty on the first record
 	Hash          string            `json:"hash"`         // hex
+	Why           string            `json:"why"`          // in the words of who asked; empty: nobody said
+	Subject       string            `json:"subject"`      // what else the kind tells, such as a node
 }
 
 // TokenOf converts t. expires is the registrar's published bound, zero when it is
@@ -133,8 +137,9 @@ func EventOfRecord(r *core.Record) Event {
 	e := Event{
 		Kind: core.EventKind(r.Kind).String(), Scope: r.Scope, LeaderID: r.MemberId, Reason: r.Reason,
 		CorrelationID: r.CorrelationId, OccurredAt: wallTime(r.WallNs), Revision: r.Revision, Ordinal: r.Ordinal,
+		Subject: r.Subject, Why: r.Why,
 	}
-	if r.Fence != 0 {
+	if r.Fence != 0 && ofLeadership(core.EventKind(r.Kind)) {
 		e.Token = &Token{
 			Scope: r.Scope, ScopeKind: r.ScopeKind, LeaderID: r.MemberId, Term: r.Term, FenceToken: r.Fence,
 			IssuedAt: wallTime(r.IssuedWallNs), Labels: labels(r.Labels),
@@ -142,6 +147,10 @@ func EventOfRecord(r *core.Record) Event {
 	}
 	return e
 }
+
+// ofLeadership is false for kinds that tell of a claim, a member or a node: a token there
+// would look like leadership to whoever does not know the kind.
+func ofLeadership(k core.EventKind) bool { return k < core.EventSplitBrain }
 
 // EventOfRenewal is the local RENEWED event of a token whose published bound moved
 // to expires.
@@ -172,6 +181,7 @@ func AuditRecordOf(r *core.Record) AuditRecord {
 		Session: r.Session, Term: r.Term, FenceToken: r.Fence, Reason: r.Reason,
 		CorrelationID: r.CorrelationId, Actor: r.Actor, OccurredAt: wallTime(r.WallNs),
 		PreviousHash: hex.EncodeToString(r.PrevHash), Hash: hex.EncodeToString(r.Hash),
+		Why: r.Why, Subject: r.Subject,
 	}
 	if r.IssuedWallNs != 0 {
 		a.IssuedAt = wallTime(r.IssuedWallNs)

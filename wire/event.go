@@ -20,6 +20,7 @@ func (e Event) Proto() *controlpb.LeadershipEvent {
 		Scope: e.Scope, LeaderId: e.LeaderID, Token: e.Token.Proto(), Reason: e.Reason,
 		CorrelationId: e.CorrelationID, OccurredAt: timestamp(e.OccurredAt),
 		Revision: e.Revision, Ordinal: e.Ordinal, Transport: e.Transport,
+		Subject: e.Subject, Why: e.Why,
 	}
 }
 
@@ -54,6 +55,7 @@ func EventFromProto(p *controlpb.LeadershipEvent) (Event, error) {
 		Kind: strings.TrimPrefix(name, kindPrefix), Scope: p.GetScope(), LeaderID: p.GetLeaderId(),
 		Token: token, Reason: p.GetReason(), CorrelationID: p.GetCorrelationId(), OccurredAt: occurred,
 		Revision: p.GetRevision(), Ordinal: p.GetOrdinal(), Transport: p.GetTransport(),
+		Subject: p.GetSubject(), Why: p.GetWhy(),
 	}, nil
 }
 

@@ -33,7 +33,7 @@ func (a *AuditRecord) Proto() *controlpb.AuditRecord {
 		Seq: a.Seq, Revision: a.Revision, Ordinal: a.Ordinal, Kind: a.Kind, Scope: a.Scope, ScopeKind: a.ScopeKind, Labels: a.Labels,
 		MemberId: a.MemberID, Session: a.Session, Term: a.Term, FenceToken: a.FenceToken, Reason: a.Reason,
 		CorrelationId: a.CorrelationID, Actor: a.Actor, OccurredAt: timestamp(a.OccurredAt), IssuedAt: timestamp(a.IssuedAt),
-		PreviousHash: a.PreviousHash, Hash: a.Hash,
+		PreviousHash: a.PreviousHash, Hash: a.Hash, Why: a.Why, Subject: a.Subject,
 	}
 }
 

@@ -2,7 +2,10 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -39,7 +42,22 @@ func commandOf(r request) (*logpb.Command, error) {
 	if err := checkNumber("base", r.GetBase()); err != nil {
 		return nil, err
 	}
-	return &logpb.Command{RequestId: r.GetRequestId(), CorrelationId: r.GetCorrelationId(), Base: r.GetBase()}, nil
+	c := &logpb.Command{RequestId: r.GetRequestId(), CorrelationId: r.GetCorrelationId(), Base: r.GetBase()}
+	if asked, ok := r.(interface{ GetWhy() string }); ok {
+		c.Why = asked.GetWhy()
+	}
+	return c, checkWhy(c.Why)
+}
+
+// checkWhy holds an operator's words to one line of text.
+func checkWhy(why string) error {
+	if len(why) > core.MaxWhy {
+		return malformed("why", "has %d bytes, at most %d are allowed", len(why), core.MaxWhy)
+	}
+	if !utf8.ValidString(why) || strings.ContainsFunc(why, unicode.IsControl) {
+		return malformed("why", "want UTF-8 text without control characters")
+	}
+	return nil
 }
 
 func checkRequestID(id string) error {

@@ -45,16 +45,21 @@ func logID(caller access.Caller, c *logpb.Command) string {
 // ownID is the caller's part of a request id in the log.
 func ownID(id string) string { return id[min(idPrefix, len(id)):] }
 
-// complete makes a converted request a command of its caller.
-//
-// A base of 0 becomes the revision of this node's copy, each time anew: such a retry is
-// recognized as long as its reply is kept (core.MaxReplies). Whoever retries over longer
-// times sends the same base each time, and is refused when nobody can tell any more.
+// complete makes a converted request a command of its caller, with an id of its own.
 func (s *Service) complete(c *logpb.Command, caller access.Caller) {
 	if c.RequestId == "" {
 		c.RequestId = s.newID()
 	}
 	c.RequestId = logID(caller, c)
+	s.attribute(c, caller)
+}
+
+// attribute says whose command it is, and from when.
+//
+// A base of 0 becomes the revision of this node's copy, each time anew: such a retry is
+// recognized as long as its reply is kept (core.MaxReplies). Whoever retries over longer
+// times sends the same base each time, and is refused when nobody can tell any more.
+func (s *Service) attribute(c *logpb.Command, caller access.Caller) {
 	c.Actor = caller.Name
 	if c.Base == 0 {
 		s.o.Source.View(func(g *core.Registry, _ core.Status) { c.Base = g.Revision() })
@@ -64,6 +69,11 @@ func (s *Service) complete(c *logpb.Command, caller access.Caller) {
 // execute has a command executed.
 func (s *Service) execute(ctx context.Context, caller access.Caller, c *logpb.Command) (*core.Result, error) {
 	s.complete(c, caller)
+	return s.do(ctx, c)
+}
+
+// do has a complete command executed.
+func (s *Service) do(ctx context.Context, c *logpb.Command) (*core.Result, error) {
 	result, err := s.o.Source.Do(ctx, c)
 	var refused *core.Error
 	if result != nil && errors.As(err, &refused) && refused.Code == core.CodeTooOld {

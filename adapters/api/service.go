@@ -74,6 +74,11 @@ type Options struct {
 	// as this node's copy knows them.
 	SessionsPerMember int
 	Cluster, NodeID   string
+	// Peers are the members that this node's gossip sees, at this moment; nil: it does not
+	// gossip.
+	Peers func() []Peer
+	// Store is where the registry is kept: raft, etcd, postgres or redis.
+	Store string
 	// Epsilon is the error allowed to clocks; 0: the default.
 	Epsilon core.Epsilon
 	// Window is the longest that a call waits for a registrar.
@@ -96,6 +101,7 @@ func (o *Options) Validate() error {
 	check(o.SessionsPerMember > 0, "SessionsPerMember must be at least 1")
 	check(o.Cluster != "", "Cluster is missing")
 	check(o.NodeID != "", "NodeID is missing")
+	check(o.Store != "", "Store is missing")
 	check(o.Epsilon >= 0 && o.Epsilon < 500, "Epsilon must be below 500 parts per thousand")
 	check(o.Window > 0, "Window must be above 0")
 	check(o.WriteTimeout > 0, "WriteTimeout must be above 0")
@@ -107,12 +113,14 @@ func (o *Options) Validate() error {
 type Service struct {
 	controlpb.UnimplementedLeadershipMemberServiceServer
 	controlpb.UnimplementedLeadershipRegistryServiceServer
+	controlpb.UnimplementedLeadershipMeshServiceServer
 	o        Options
 	reserved map[string]bool
 	closing  chan struct{}
 	once     sync.Once
 	newID    func() string
 	members  members
+	planning chan struct{} // holds one while a plan is made
 }
 
 // members counts the streams of each.
@@ -153,13 +161,17 @@ func New(o Options) (*Service, error) {
 	if o.Others == nil {
 		o.Others = func() []string { return nil }
 	}
+	if o.Peers == nil {
+		o.Peers = func() []Peer { return nil }
+	}
 	if o.Session == nil {
 		o.Session = func(string) (func(), error) { return func() {}, nil }
 	}
 	if o.Allow == nil {
 		o.Allow = func(access.Caller) error { return nil }
 	}
-	s := &Service{o: o, members: members{streams: map[string]int{}}, reserved: map[string]bool{}, closing: make(chan struct{}), newID: randomID}
+	s := &Service{o: o, members: members{streams: map[string]int{}}, reserved: map[string]bool{}, closing: make(chan struct{}), newID: randomID,
+		planning: make(chan struct{}, 1)}
 	for _, id := range o.Reserved {
 		s.reserved[id] = true
 	}
