@@ -38,7 +38,8 @@ type operation struct {
 // operations reads the schema, so that a new method is tried as soon as it is there.
 func operations() (all []operation) {
 	examples := exampleRequests()
-	for _, file := range []protoreflect.FileDescriptor{controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto, controlpb.File_leadership_mesh_proto} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {

@@ -77,7 +77,7 @@ type Options struct {
 	// Peers are the members that this node's gossip sees, at this moment; nil: it does not
 	// gossip.
 	Peers func() []Peer
-	// Store is where the registry is kept: raft, etcd, postgres or redis.
+	// Store is where the registry is kept: raft, also when empty, etcd, postgres or redis.
 	Store string
 	// Epsilon is the error allowed to clocks; 0: the default.
 	Epsilon core.Epsilon
@@ -101,7 +101,6 @@ func (o *Options) Validate() error {
 	check(o.SessionsPerMember > 0, "SessionsPerMember must be at least 1")
 	check(o.Cluster != "", "Cluster is missing")
 	check(o.NodeID != "", "NodeID is missing")
-	check(o.Store != "", "Store is missing")
 	check(o.Epsilon >= 0 && o.Epsilon < 500, "Epsilon must be below 500 parts per thousand")
 	check(o.Window > 0, "Window must be above 0")
 	check(o.WriteTimeout > 0, "WriteTimeout must be above 0")
@@ -163,6 +162,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Peers == nil {
 		o.Peers = func() []Peer { return nil }
+	}
+	if o.Store == "" {
+		o.Store = storeRaft
 	}
 	if o.Session == nil {
 		o.Session = func(string) (func(), error) { return func() {}, nil }

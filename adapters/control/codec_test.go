@@ -90,7 +90,8 @@ func newMessage(d protoreflect.MessageDescriptor) proto.Message {
 
 // messages are new ones of every type that is read or written.
 func messages() (all []proto.Message) {
-	for _, file := range []protoreflect.FileDescriptor{controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto, controlpb.File_leadership_mesh_proto} {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {

@@ -14,6 +14,7 @@ import (
 type service struct {
 	controlpb.UnimplementedLeadershipMemberServiceServer
 	controlpb.UnimplementedLeadershipRegistryServiceServer
+	controlpb.UnimplementedLeadershipMeshServiceServer
 	reply func(ctx context.Context, request proto.Message) (proto.Message, error)
 
 	mu      sync.Mutex
@@ -109,4 +110,32 @@ func (s *service) Cordon(ctx context.Context, r *controlpb.CordonRequest) (*cont
 
 func (s *service) Uncordon(ctx context.Context, r *controlpb.UncordonRequest) (*controlpb.UncordonResponse, error) {
 	return ask[*controlpb.UncordonResponse](s, ctx, r)
+}
+
+func (s *service) Rebalance(ctx context.Context, r *controlpb.RebalanceRequest) (*controlpb.RebalanceResponse, error) {
+	return ask[*controlpb.RebalanceResponse](s, ctx, r)
+}
+
+func (s *service) ListPeers(ctx context.Context, r *controlpb.ListPeersRequest) (*controlpb.ListPeersResponse, error) {
+	return ask[*controlpb.ListPeersResponse](s, ctx, r)
+}
+
+func (s *service) ListNodes(ctx context.Context, r *controlpb.ListNodesRequest) (*controlpb.ListNodesResponse, error) {
+	return ask[*controlpb.ListNodesResponse](s, ctx, r)
+}
+
+func (s *service) AddNode(ctx context.Context, r *controlpb.AddNodeRequest) (*controlpb.AddNodeResponse, error) {
+	return ask[*controlpb.AddNodeResponse](s, ctx, r)
+}
+
+func (s *service) RemoveNode(ctx context.Context, r *controlpb.RemoveNodeRequest) (*controlpb.RemoveNodeResponse, error) {
+	return ask[*controlpb.RemoveNodeResponse](s, ctx, r)
+}
+
+func (s *service) ReplaceNode(ctx context.Context, r *controlpb.ReplaceNodeRequest) (*controlpb.ReplaceNodeResponse, error) {
+	return ask[*controlpb.ReplaceNodeResponse](s, ctx, r)
+}
+
+func (s *service) MoveRegistrar(ctx context.Context, r *controlpb.MoveRegistrarRequest) (*controlpb.MoveRegistrarResponse, error) {
+	return ask[*controlpb.MoveRegistrarResponse](s, ctx, r)
 }

@@ -24,6 +24,7 @@ import (
 type Service interface {
 	controlpb.LeadershipMemberServiceServer
 	controlpb.LeadershipRegistryServiceServer
+	controlpb.LeadershipMeshServiceServer
 }
 
 // operation is one method of the schema that has a path.
@@ -36,7 +37,8 @@ type operation struct {
 
 // operations reads the schema, so that none of its methods can be forgotten here.
 func operations() (all []operation) {
-	for _, file := range []protoreflect.FileDescriptor{controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		controlpb.File_leadership_member_proto, controlpb.File_leadership_registry_proto, controlpb.File_leadership_mesh_proto} {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
@@ -99,7 +101,8 @@ func (s *Server) newGateway(service Service) (*runtime.ServeMux, error) {
 	)
 	ctx := context.Background()
 	err := errors.Join(controlpb.RegisterLeadershipMemberServiceHandlerServer(ctx, mux, service),
-		controlpb.RegisterLeadershipRegistryServiceHandlerServer(ctx, mux, service))
+		controlpb.RegisterLeadershipRegistryServiceHandlerServer(ctx, mux, service),
+		controlpb.RegisterLeadershipMeshServiceHandlerServer(ctx, mux, service))
 	return mux, err
 }
 

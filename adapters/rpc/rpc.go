@@ -37,6 +37,7 @@ type Source interface {
 type Service interface {
 	controlpb.LeadershipMemberServiceServer
 	controlpb.LeadershipRegistryServiceServer
+	controlpb.LeadershipMeshServiceServer
 }
 
 // Options settle one Server. All fields are needed, save where a comment says else.
@@ -110,6 +111,7 @@ func (s *Server) Register(server *grpc.Server) {
 	controlpb.RegisterLeadershipControlServiceServer(g, s)
 	controlpb.RegisterLeadershipMemberServiceServer(g, s.options.Service)
 	controlpb.RegisterLeadershipRegistryServiceServer(g, s.options.Service)
+	controlpb.RegisterLeadershipMeshServiceServer(g, s.options.Service)
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
 }
@@ -146,7 +148,7 @@ func (s *Server) setHealth() {
 	})
 	s.health.SetServingStatus("", serving)
 	for _, service := range []*grpc.ServiceDesc{&controlpb.LeadershipControlService_ServiceDesc,
-		&controlpb.LeadershipMemberService_ServiceDesc, &controlpb.LeadershipRegistryService_ServiceDesc} {
+		&controlpb.LeadershipMemberService_ServiceDesc, &controlpb.LeadershipRegistryService_ServiceDesc, &controlpb.LeadershipMeshService_ServiceDesc} {
 		s.health.SetServingStatus(service.ServiceName, serving)
 	}
 }

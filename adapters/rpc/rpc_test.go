@@ -193,6 +193,7 @@ func newSite(t *testing.T, change ...func(*Options)) *site {
 type service struct {
 	controlpb.UnimplementedLeadershipMemberServiceServer
 	controlpb.UnimplementedLeadershipRegistryServiceServer
+	controlpb.UnimplementedLeadershipMeshServiceServer
 }
 
 func newGate(t *testing.T, o access.Options) access.Gate {

@@ -63,7 +63,7 @@ func (f *front) apiOptions(n *node, signer *signing.Signer) api.Options {
 	c := n.config
 	o := api.Options{
 		Source: n.host, Session: f.gate.Limiter.Session, Allow: f.gate.Limiter.Request, Protocol: transport.Protocol, Others: func() []string { return addresses(c) },
-		SessionsPerMember: c.Limits.SessionsPerMember, Cluster: c.ClusterID, NodeID: c.NodeID, Epsilon: c.ClockDrift,
+		SessionsPerMember: c.Limits.SessionsPerMember, Cluster: c.ClusterID, NodeID: c.NodeID, Store: c.Registry.Store, Epsilon: c.ClockDrift,
 		Window: c.MaxElectionWindow, WriteTimeout: c.Streams.WriteTimeout, Logger: n.logger,
 		Attach: func(deliver func(core.ReplicaMessage)) (api.Attachment, error) { return n.host.Attach(deliver) },
 	}
