@@ -65,12 +65,18 @@ func KeepaliveOf(k *controlpb.KeepAliveRequest) (*core.Keepalive, error) {
 			return nil, err
 		}
 	}
-	return &core.Keepalive{Session: core.SessionID(k.GetSession()), Number: k.GetNumber(), Cursor: k.GetCursor(), ViewRevision: k.GetViewRevision()}, nil
+	claims, err := claimsOf(k.GetClaims())
+	if err != nil {
+		return nil, err
+	}
+	return &core.Keepalive{Session: core.SessionID(k.GetSession()), Number: k.GetNumber(), Cursor: k.GetCursor(),
+		ViewRevision: k.GetViewRevision(), Claims: claims}, nil
 }
 
 // KeepAliveProto converts a keepalive for the public API.
 func KeepAliveProto(k *core.Keepalive) *controlpb.KeepAliveRequest {
-	return &controlpb.KeepAliveRequest{Session: uint64(k.Session), Number: k.Number, Cursor: k.Cursor, ViewRevision: k.ViewRevision}
+	return &controlpb.KeepAliveRequest{Session: uint64(k.Session), Number: k.Number, Cursor: k.Cursor,
+		ViewRevision: k.ViewRevision, Claims: claimsProto(k.Claims)}
 }
 
 // AttachRequestOf converts what core's member says, for the member's end. The actor of

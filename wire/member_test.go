@@ -71,7 +71,7 @@ func drawMemberMessage(t *rapid.T) core.MemberMessage {
 	kind := rapid.IntRange(0, 5).Draw(t, "message")
 	if kind == 0 {
 		return core.MemberMessage{Keepalive: &core.Keepalive{Session: core.SessionID(session), Number: drawNumber(t, "number"),
-			Cursor: drawNumber(t, "cursor"), ViewRevision: drawNumber(t, "view")}}
+			Cursor: drawNumber(t, "cursor"), ViewRevision: drawNumber(t, "view"), Claims: drawClaims(t)}}
 	}
 	c := &logpb.Command{RequestId: rapid.StringMatching("[!-~]{1,100}").Draw(t, "request"),
 		CorrelationId: rapid.String().Draw(t, "correlation"), Base: drawNumber(t, "base")}
@@ -201,6 +201,13 @@ func TestRequestsNameTheField(t *testing.T) {
 		"too many wishes":      {open(func(r *controlpb.OpenSessionRequest) { r.Stands = make([]*controlpb.Wish, core.MaxStands+1) }), "stands"},
 		"huge replaces":        {open(func(r *controlpb.OpenSessionRequest) { r.Replaces = 1 << 53 }), "replaces"},
 		"keepalive 0":          {keepalive(func(r *controlpb.KeepAliveRequest) { r.Number = 0 }), "number"},
+		"claim of no scope":    {keepalive(func(r *controlpb.KeepAliveRequest) { r.Claims = []*controlpb.Claim{{FenceToken: 1}} }), "claims[0].scope"},
+		"claim without fence":  {keepalive(func(r *controlpb.KeepAliveRequest) { r.Claims = []*controlpb.Claim{{Scope: "a"}} }), "claims[0].fenceToken"},
+		"too many claims": {keepalive(func(r *controlpb.KeepAliveRequest) {
+			for range core.MaxClaims + 1 {
+				r.Claims = append(r.Claims, &controlpb.Claim{Scope: "a", FenceToken: 1})
+			}
+		}), "claims"},
 		"keepalive of none":    {keepalive(func(r *controlpb.KeepAliveRequest) { r.Session = 0 }), "session"},
 		"huge cursor":          {keepalive(func(r *controlpb.KeepAliveRequest) { r.Cursor = 1 << 53 }), "cursor"},
 		"huge view":            {keepalive(func(r *controlpb.KeepAliveRequest) { r.ViewRevision = 1 << 53 }), "viewRevision"},

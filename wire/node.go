@@ -44,8 +44,13 @@ func EncodeMessage(m *core.Message) (*nodepb.Message, error) {
 	case m.Keepalive != nil:
 		k := m.Keepalive
 		out.Kind = &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{
-			Session: uint64(k.Session), Number: k.Number, Conn: uint64(k.Conn)}}
-		err = checkKeepalive("keepalive", k.Session, k.Number)
+			Session: uint64(k.Session), Number: k.Number, Conn: uint64(k.Conn), Claims: nodeClaims(k.Claims)}}
+		if err = checkKeepalive("keepalive", k.Session, k.Number); err == nil {
+			err = checkClaims("keepalive.claims", k.Claims)
+		}
+	case m.Suspicion != nil:
+		out.Kind = &nodepb.Message_Suspicion{Suspicion: &nodepb.Suspicion{Session: uint64(m.Suspicion.Session)}}
+		err = checkSuspicion(m.Suspicion)
 	default:
 		a := m.Ack
 		out.Kind = &nodepb.Message_Ack{Ack: &nodepb.Ack{
@@ -60,7 +65,7 @@ func EncodeMessage(m *core.Message) (*nodepb.Message, error) {
 
 func kinds(m *core.Message) int {
 	n := 0
-	for _, set := range [...]bool{m.Raft != nil, m.Proposal != nil, m.Keepalive != nil, m.Ack != nil} {
+	for _, set := range [...]bool{m.Raft != nil, m.Proposal != nil, m.Keepalive != nil, m.Ack != nil, m.Suspicion != nil} {
 		if set {
 			n++
 		}
@@ -110,13 +115,18 @@ func DecodeMessage(m *nodepb.Message) (core.Message, error) {
 	case *nodepb.Message_Keepalive:
 		out.Keepalive = &core.KeepaliveForward{Session: core.SessionID(k.Keepalive.GetSession()),
 			Number: k.Keepalive.GetNumber(), Conn: core.ConnID(k.Keepalive.GetConn())}
-		err = checkKeepalive("keepalive", out.Keepalive.Session, out.Keepalive.Number)
+		if err = checkKeepalive("keepalive", out.Keepalive.Session, out.Keepalive.Number); err == nil {
+			out.Keepalive.Claims, err = claimsFromNode(k.Keepalive.GetClaims())
+		}
+	case *nodepb.Message_Suspicion:
+		out.Suspicion = &core.Suspicion{Session: core.SessionID(k.Suspicion.GetSession())}
+		err = checkSuspicion(out.Suspicion)
 	case *nodepb.Message_Ack:
 		out.Ack = &core.AckReturn{Session: core.SessionID(k.Ack.GetSession()),
 			Number: k.Ack.GetNumber(), Conn: core.ConnID(k.Ack.GetConn())}
 		err = checkKeepalive("ack", out.Ack.Session, out.Ack.Number)
 	default:
-		err = malformed("kind", "is unset or of a newer version, want raft, proposal, keepalive or ack")
+		err = malformed("kind", "is unset or of a newer version, want raft, proposal, keepalive, ack or suspicion")
 	}
 	if err != nil {
 		return core.Message{}, err
@@ -183,6 +193,13 @@ func checkKeepalive(kind string, session core.SessionID, number uint64) error {
 	}
 	if number == 0 {
 		return malformed(kind+".number", "is 0, keepalives count from 1")
+	}
+	return nil
+}
+
+func checkSuspicion(s *core.Suspicion) error {
+	if s.Session == 0 {
+		return malformed("suspicion.session", "is 0, sessions count from 1")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -45,10 +46,12 @@ func difference(a, b core.Message) string {
 		return "raft"
 	case (a.Proposal == nil) != (b.Proposal == nil):
 		return "proposal"
-	case (a.Keepalive == nil) != (b.Keepalive == nil) || a.Keepalive != nil && *a.Keepalive != *b.Keepalive:
+	case !reflect.DeepEqual(a.Keepalive, b.Keepalive):
 		return "keepalive"
 	case (a.Ack == nil) != (b.Ack == nil) || a.Ack != nil && *a.Ack != *b.Ack:
 		return "ack"
+	case !reflect.DeepEqual(a.Suspicion, b.Suspicion):
+		return "suspicion"
 	}
 	if a.Proposal == nil {
 		return ""
@@ -69,7 +72,7 @@ func drawMessage(t *rapid.T) core.Message {
 	m.To = m.From + core.NodeID(rapid.Uint64Range(1, 9).Draw(t, "to"))
 	session := core.SessionID(rapid.Uint64Min(1).Draw(t, "session"))
 	number, conn := rapid.Uint64Min(1).Draw(t, "number"), core.ConnID(rapid.Uint64().Draw(t, "conn"))
-	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	switch rapid.IntRange(0, 4).Draw(t, "kind") {
 	case 0:
 		m.Raft = drawRaft(t, m.From, m.To)
 	case 1:
@@ -82,11 +85,21 @@ func drawMessage(t *rapid.T) core.Message {
 			})
 		}
 	case 2:
-		m.Keepalive = &core.KeepaliveForward{Session: session, Number: number, Conn: conn}
+		m.Keepalive = &core.KeepaliveForward{Session: session, Number: number, Conn: conn, Claims: drawClaims(t)}
+	case 3:
+		m.Suspicion = &core.Suspicion{Session: session}
 	default:
 		m.Ack = &core.AckReturn{Session: session, Number: number, Conn: conn}
 	}
 	return m
+}
+
+// drawClaims draws what a member claims; none is nil, as it is decoded.
+func drawClaims(t *rapid.T) (claims []core.Claim) {
+	for range rapid.SampledFrom([]int{0, 1, 3, core.MaxClaims}).Draw(t, "claims") {
+		claims = append(claims, core.Claim{Scope: rapid.StringMatching("shard/[a-z]{1,3}/[0-9]{1,3}").Draw(t, "scope"), Fence: drawNumber(t, "fence")})
+	}
+	return claims
 }
 
 func drawRaft(t *rapid.T, from, to core.NodeID) *raftpb.Message {
@@ -160,6 +173,13 @@ func TestDecodeMessageNamesTheField(t *testing.T) {
 		{"kind", &nodepb.Message{From: 1, To: 2}},
 		{"keepalive.session", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{}}},
 		{"keepalive.number", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{Session: 1}}}},
+		{"keepalive.claims", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{
+			Session: 1, Number: 1, Claims: make([]*nodepb.Claim, core.MaxClaims+1)}}}},
+		{"keepalive.claims[1].scope", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{
+			Session: 1, Number: 1, Claims: []*nodepb.Claim{{Scope: "a", Fence: 1}, {Scope: "a//b", Fence: 1}}}}}},
+		{"keepalive.claims[0].fence", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{
+			Session: 1, Number: 1, Claims: []*nodepb.Claim{{Scope: "a"}}}}}},
+		{"suspicion.session", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Suspicion{}}},
 		{"ack.session", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Ack{Ack: &nodepb.Ack{Number: 1}}}},
 		{"ack.number", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Ack{Ack: &nodepb.Ack{Session: 1}}}},
 		{"proposal.commands", &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Proposal{}}},
@@ -233,12 +253,14 @@ func TestDecodeMessageNamesTheField(t *testing.T) {
 
 func TestEncodeMessageRefusesWhatDecodeWould(t *testing.T) {
 	cases := map[string]core.Message{
-		"from":                 {To: 1, Ack: &core.AckReturn{Session: 1, Number: 1}},
-		"kind":                 {From: 1, To: 2},
-		"raft.type":            {From: 1, To: 2, Raft: &raftpb.Message{}},
-		"proposal.commands":    {From: 1, To: 2, Proposal: &core.Proposal{}},
-		"proposal.commands[0]": {From: 1, To: 2, Proposal: &core.Proposal{Commands: []*logpb.Command{nil}}},
-		"ack.number":           {From: 1, To: 2, Ack: &core.AckReturn{Session: 1}},
+		"from":                      {To: 1, Ack: &core.AckReturn{Session: 1, Number: 1}},
+		"kind":                      {From: 1, To: 2},
+		"raft.type":                 {From: 1, To: 2, Raft: &raftpb.Message{}},
+		"proposal.commands":         {From: 1, To: 2, Proposal: &core.Proposal{}},
+		"proposal.commands[0]":      {From: 1, To: 2, Proposal: &core.Proposal{Commands: []*logpb.Command{nil}}},
+		"keepalive.claims[0].scope": {From: 1, To: 2, Keepalive: &core.KeepaliveForward{Session: 1, Number: 1, Claims: []core.Claim{{Fence: 1}}}},
+		"suspicion.session":         {From: 1, To: 2, Suspicion: &core.Suspicion{}},
+		"ack.number":                {From: 1, To: 2, Ack: &core.AckReturn{Session: 1}},
 	}
 	for want, m := range cases {
 		if _, err := EncodeMessage(&m); err == nil || !strings.HasPrefix(err.Error(), want+": ") {
@@ -269,6 +291,8 @@ func TestTheLargestSnapshotFits(t *testing.T) {
 func FuzzDecodeMessage(f *testing.F) {
 	for _, m := range []*nodepb.Message{
 		{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{Session: 1, Number: 2, Conn: 3}}},
+		{From: 1, To: 2, Kind: &nodepb.Message_Keepalive{Keepalive: &nodepb.Keepalive{Session: 1, Number: 2, Claims: []*nodepb.Claim{{Scope: "a", Fence: 1}}}}},
+		{From: 1, To: 2, Kind: &nodepb.Message_Suspicion{Suspicion: &nodepb.Suspicion{Session: 1}}},
 		{From: 1, To: 2, Kind: &nodepb.Message_Ack{Ack: &nodepb.Ack{Session: 1, Number: 2, Conn: 3}}},
 		{From: 1, To: 2, Kind: &nodepb.Message_Proposal{Proposal: &nodepb.Proposal{Commands: [][]byte{{8, 1}}}}},
 		raftMessage(raftpb.MsgApp, func(m *raftpb.Message) { m.Entries = consecutive(m, 2) }),
