@@ -72,11 +72,7 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step generate ci/generate --check
 	@ci/step breaking ci/breaking
 	@ci/step build $(MAKE) --no-print-directory build
-	@ci/step lint ci/lint
-	@ci/step unit ci/unit $(STORES)
-	@ci/step race go test -race -short -timeout 5m $(RACE)
-	@ci/step stores go test -race -short -p 4 -timeout 8m $(STORES)
-	@ci/step fuzz ci/fuzz --fresh 1s
+	@ci/together test-stores test-packages
 	@ci/step selftest bin/simrun selftest
 	@ci/step determinism bin/simrun determinism --seeds 1..15
 	@ci/step determinism-cas bin/simrun determinism --log cas --seeds 1..15
@@ -84,6 +80,16 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step swarm-cas bin/simrun swarm --log cas --budget $(SWARM_BUDGET)
 	@ci/step processes go test -count=1 -p 1 -timeout 8m $(PROCESS_TESTS)
 	@ci/step examples ci/examples
+
+# The stores' tests mostly wait, so the others run beside them.
+.PHONY: test-stores test-packages
+test-stores:
+	@ci/step stores go test -race -short -p 4 -timeout 8m $(STORES)
+test-packages:
+	@ci/step lint ci/lint
+	@ci/step unit ci/unit $(STORES)
+	@ci/step race go test -race -short -timeout 5m $(RACE)
+	@ci/step fuzz ci/fuzz --fresh 1s
 
 .PHONY: sim
 sim: build ## Simulate new seeds for SIM_BUDGET (10m)
