@@ -22,12 +22,22 @@ const (
 // The protocols a stream may negotiate.
 var protocols = []string{"HTTP/1.1", "HTTP/2.0", "HTTP/3.0"}
 
-// Why mesh_leadership_split_brain_total counts. Each of them must never happen.
+// Why mesh_leadership_split_brain_total counts. The first three are what the registrar
+// found by comparing claims and gossip with the log; the others must never happen.
 const (
+	SplitTwoClaimants    = "two-claimants"     // a second member believes that it leads
+	SplitUnknownClaimant = "unknown-claimant"  // a member believes in a leadership that the log does not know, or has ended
+	SplitLeaderGone      = "leader-gone"       // gossip says that a leader is gone while its lease lives
 	SplitElectedWhileLed = "elected-while-led" // a scope got a leader before the last leadership had ended
 	SplitFenceNotRaised  = "fence-not-raised"  // a scope was led with a fence not above an earlier one
 	SplitStaleEffect     = "stale-effect"      // a resource refused an action of a leader that had been replaced
 )
+
+// splitReasons are the values of the label reason.
+var splitReasons = []string{SplitTwoClaimants, SplitUnknownClaimant, SplitLeaderGone, SplitElectedWhileLed, SplitFenceNotRaised, SplitStaleEffect}
+
+// SplitBrainRunbook is what to do about each of them: a page of this project.
+const SplitBrainRunbook = "docs/runbooks/split-brain.md"
 
 // Options settle what metrics tell.
 type Options struct {
@@ -73,8 +83,8 @@ func NewMetrics(o Options) *Metrics {
 	m.transitions = m.counters("transitions_total", "Elections and ends of leaderships, by kind of scope.",
 		"scope_kind", scopeKinds, "transition", transitionNames())
 	m.records = m.counters("records_total", "Records of the audit trail this node has seen committed.", "kind", recordNames())
-	m.splitBrain = m.counters("split_brain_total", "What must never happen: two leaders of one scope, seen or nearly.",
-		"reason", []string{SplitElectedWhileLed, SplitFenceNotRaised, SplitStaleEffect})
+	m.splitBrain = m.counters("split_brain_total", "Two leaders of one scope, seen or nearly: see "+SplitBrainRunbook+".",
+		"reason", splitReasons)
 	m.commands = m.counters("commands_total", "Commands answered by this node, by code.", "code", codeNames())
 	m.keepalives = m.counters("keepalives_total", "Keepalives of this node's own member.", "outcome", []string{"sent", "acknowledged"})
 	m.opened = m.counters("streams_opened_total", "Event streams ever opened.", "api", apis, "protocol", protocols)

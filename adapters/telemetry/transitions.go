@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +27,9 @@ var transitions = []core.EventKind{core.EventElected, core.EventLost, core.Event
 
 // recordKinds are the kinds that a record can have.
 var recordKinds = append(transitions[:len(transitions):len(transitions)],
-	core.EventDrainRequested, core.EventDrainCancelled, core.EventScopeDeclared, core.EventScopeRetired)
+	core.EventDrainRequested, core.EventDrainCancelled, core.EventScopeDeclared, core.EventScopeRetired,
+	core.EventSplitBrain, core.EventMemberCordoned, core.EventMemberUncordoned, core.EventMemberObserved,
+	core.EventNodeAdded, core.EventNodePromoted, core.EventNodeRemoved, core.EventRegistrarMoved)
 
 func transitionNames() []string { return labelsOf(transitions) }
 func recordNames() []string     { return append(labelsOf(recordKinds), "other") }
@@ -87,6 +90,12 @@ func (m *Metrics) observe(r *core.Record) (alarm string) {
 	h.seq = r.Seq
 	kind := core.EventKind(r.Kind)
 	m.countRecord(kind)
+	if kind >= core.EventSplitBrain { // of no scope's leadership
+		if kind == core.EventSplitBrain && slices.Contains(splitReasons, r.Reason) {
+			m.SplitBrain(r.Reason)
+		}
+		return ""
+	}
 	p := h.scopes[r.Scope]
 	if p == nil {
 		p = &past{}
@@ -143,7 +152,13 @@ func (m *Metrics) log(l line) {
 	switch {
 	case l.alarm != "":
 		level, message = slog.LevelError, "split brain"
-		attrs = append(attrs, slog.String("alarm", l.alarm))
+		attrs = append(attrs, slog.String("alarm", l.alarm), slog.String("runbook", SplitBrainRunbook))
+	case kind == core.EventSplitBrain:
+		level, message = slog.LevelWarn, "split brain"
+		attrs = append(attrs, slog.String("alarm", l.record.Reason), slog.String("runbook", SplitBrainRunbook))
+	case kind > core.EventSplitBrain:
+		message = strings.ReplaceAll(labelOf(kind), "_", " ")
+		attrs = outsideScopes(l.record)
 	case kind == core.EventExpired:
 		level = slog.LevelWarn
 	}
@@ -151,11 +166,26 @@ func (m *Metrics) log(l line) {
 }
 
 func attributes(r *core.Record) []slog.Attr {
-	cursor := core.Cursor{Revision: r.Revision, Ordinal: r.Ordinal}
-	return []slog.Attr{
+	return append([]slog.Attr{
 		slog.String("scope", r.Scope), slog.String("scopeKind", r.ScopeKind), slog.String("leader", r.MemberId),
-		slog.Uint64("term", r.Term), slog.Uint64("fence", r.Fence), slog.String("reason", r.Reason),
-		slog.String("cursor", cursor.String()), slog.Uint64("seq", r.Seq), slog.String("correlationId", r.CorrelationId),
-		slog.String("actor", r.Actor),
+		slog.Uint64("term", r.Term), slog.Uint64("fence", r.Fence),
+	}, causes(r)...)
+}
+
+// outsideScopes tells a record about a member or a node.
+func outsideScopes(r *core.Record) []slog.Attr {
+	return append([]slog.Attr{slog.String("member", r.MemberId), slog.String("subject", r.Subject)}, causes(r)...)
+}
+
+// causes are what tells of every record where it comes from.
+func causes(r *core.Record) []slog.Attr {
+	cursor := core.Cursor{Revision: r.Revision, Ordinal: r.Ordinal}
+	attrs := []slog.Attr{
+		slog.String("reason", r.Reason), slog.String("cursor", cursor.String()), slog.Uint64("seq", r.Seq),
+		slog.String("correlationId", r.CorrelationId), slog.String("actor", r.Actor),
 	}
+	if r.Why != "" {
+		attrs = append(attrs, slog.String("why", r.Why))
+	}
+	return attrs
 }
