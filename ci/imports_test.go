@@ -48,6 +48,8 @@ var rooms = []room{
 		why: "who may call is decided apart from what is called, and the same on every API"},
 	{path: "adapters/transport", may: []string{"core", "wire"},
 		why: "listeners and connections know nothing of what is served on them"},
+	{path: "adapters/terminal",
+		why: "text for people is laid out without knowing what it says"},
 	{path: "adapters/signing", may: []string{"core"},
 		why: "whoever verifies a token needs nothing of those who serve or lead"},
 	{path: "adapters/telemetry", may: []string{"core", "core/logpb"},

@@ -2,16 +2,23 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/wire"
 )
@@ -28,6 +35,8 @@ const (
 type httpClient struct {
 	client *http.Client
 	nodes  []string // base URLs, tried in turn
+
+	first atomic.Int64 // of nodes: the one that answered last
 }
 
 // refusal is a node's answer that asking another node will not change.
@@ -51,13 +60,21 @@ type busy struct {
 }
 
 func (c *httpClient) get(ctx context.Context, base, path string, query url.Values, header map[string]string) (*http.Response, error) {
+	return c.send(ctx, http.MethodGet, base, path, query, nil, header)
+}
+
+// send makes one request of one node. The answer is 200.
+func (c *httpClient) send(ctx context.Context, method, base, path string, query url.Values, body []byte, header map[string]string) (*http.Response, error) {
 	target := strings.TrimSuffix(base, "/") + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	for name, value := range header {
 		req.Header.Set(name, value)
@@ -71,6 +88,61 @@ func (c *httpClient) get(ctx context.Context, base, path string, query url.Value
 	}
 	defer resp.Body.Close()
 	return nil, problemOf(resp)
+}
+
+// call makes a request of one node after another and reads its answer.
+func (c *httpClient) call(ctx context.Context, method, path string, query url.Values, request, into proto.Message) (raw []byte, err error) {
+	var body []byte
+	if request != nil {
+		if body, err = protojson.Marshal(request); err != nil {
+			return nil, err
+		}
+	}
+	return c.inTurn(ctx, method, path, query, body, func(raw []byte) error {
+		proto.Reset(into)
+		// A later version may tell more.
+		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw, into)
+	})
+}
+
+// fetch reads from one node after another. raw is JSON.
+func (c *httpClient) fetch(ctx context.Context, path string, query url.Values) (raw []byte, err error) {
+	return c.inTurn(ctx, http.MethodGet, path, query, nil, func(raw []byte) error {
+		if !json.Valid(raw) {
+			return errors.New("want JSON")
+		}
+		return nil
+	})
+}
+
+// inTurn makes a request of one node after another, the one that answered last first,
+// until one gives an answer that can be read. raw is the node's own JSON.
+func (c *httpClient) inTurn(ctx context.Context, method, path string, query url.Values, body []byte, read func(raw []byte) error) (raw []byte, err error) {
+	err = inTurn(ctx, c.inOrder(), func(ctx context.Context, node string) error {
+		resp, err := c.send(ctx, method, node, path, query, body, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes)); err != nil {
+			return err
+		}
+		if err := read(raw); err != nil {
+			return fmt.Errorf("%s did not answer as a leadership node does: %w", node, err)
+		}
+		c.first.Store(int64(slices.Index(c.nodes, node)))
+		return nil
+	})
+	return raw, err
+}
+
+// tls is how nodes are called.
+func (c *httpClient) tls() *tls.Config { return c.client.Transport.(*http.Transport).TLSClientConfig }
+
+// inOrder are the nodes, beginning with the one that answered last.
+func (c *httpClient) inOrder() []string {
+	first := max(0, int(c.first.Load()))
+	return slices.Concat(c.nodes[first:], c.nodes[:first])
 }
 
 // problemOf turns an answer other than 200 into a refusal or busy.
@@ -88,29 +160,6 @@ func problemOf(resp *http.Response) error {
 		after = 1
 	}
 	return &busy{refusal{p}, min(time.Duration(after)*time.Second, 10*time.Second)}
-}
-
-// leaders asks the nodes in turn until one answers. The bytes are the node's own.
-func (c *httpClient) leaders(ctx context.Context, scope string) (raw []byte, leaders wire.LeadersResponse, err error) {
-	query := url.Values{}
-	if scope != "" {
-		query.Set("scope", scope)
-	}
-	err = inTurn(ctx, c.nodes, func(ctx context.Context, node string) error {
-		resp, err := c.get(ctx, node, "/control/leaders", query, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes)); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(raw, &leaders); err != nil {
-			return fmt.Errorf("%s did not answer as a leadership node does: %w", node, err)
-		}
-		return nil
-	})
-	return raw, leaders, err
 }
 
 // perNode bounds one attempt, so that a node that hangs leaves time for the others.

@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 const (
 	clusterVariable = "OMNIRELAY_CLUSTER"
-	defaultCluster  = ".dev/cluster.json"
+	clusterName     = "cluster.json"
+	defaultCluster  = ".dev/" + clusterName
 	maxClusterFile  = 1 << 20
 )
 
@@ -39,8 +43,9 @@ type certificate struct {
 	Key  string `json:"key"`
 }
 
-// findCluster reads the file that the flag, the environment or the default names.
-// nil without error: there is none and none was asked for.
+// findCluster reads the file that the flag, the environment or the default names; of a
+// folder, the file cluster.json in it. nil without error: there is none and none was
+// asked for.
 func findCluster(flag string) (*cluster, error) {
 	path := flag
 	if path == "" {
@@ -49,6 +54,9 @@ func findCluster(flag string) (*cluster, error) {
 	asked := path != ""
 	if !asked {
 		path = defaultCluster
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, clusterName)
 	}
 	c, err := readCluster(path)
 	if !asked && errors.Is(err, os.ErrNotExist) {
@@ -91,37 +99,58 @@ func (c *cluster) resolve(path string) string {
 	return filepath.Join(filepath.Dir(c.path), path)
 }
 
-// roles in the order in which they are picked: the least that will do comes first.
-var readRoles = []string{"read", "operate", "admin"}
+// Roles of certificates that will do for a call: the least of them comes first.
+var (
+	readRoles    = []string{"read", "operate", "admin", "member"}
+	operateRoles = []string{"operate", "admin"}
+	adminRoles   = []string{"admin"}
+)
 
 // tlsConfig trusts the cluster's authority and presents the certificate of the first
 // role that the file has. Without a file it trusts what the system trusts.
-func (c *cluster) tlsConfig(roles []string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
+func (c *cluster) tlsConfig(roles []string) (config *tls.Config, presented string, err error) {
+	config = &tls.Config{MinVersion: tls.VersionTLS13}
 	if c == nil {
-		return config, nil
+		return config, "", nil
 	}
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.resolve(c.CA))
 		if err != nil {
-			return nil, fmt.Errorf("authority named by %s: %w", c.path, err)
+			return nil, "", fmt.Errorf("authority named by %s: %w", c.path, err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("authority named by %s: %s holds no PEM certificate", c.path, c.CA)
+			return nil, "", fmt.Errorf("authority named by %s: %s holds no PEM certificate", c.path, c.CA)
 		}
 	}
+	if len(c.Clients) == 0 {
+		return config, "", nil
+	}
+	role, err := c.pick(roles)
+	if err != nil {
+		return nil, "", err
+	}
+	client := c.Clients[role]
+	pair, err := tls.LoadX509KeyPair(c.resolve(client.Cert), c.resolve(client.Key))
+	if err != nil {
+		return nil, "", fmt.Errorf("certificate of role %s named by %s: %w", role, c.path, err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return config, role, nil
+}
+
+// pick finds the first of roles that the file has a certificate for.
+func (c *cluster) pick(roles []string) (string, error) {
 	for _, role := range roles {
-		client := c.Clients[role]
-		if client == nil {
-			continue
+		if c.Clients[role] != nil {
+			return role, nil
 		}
-		pair, err := tls.LoadX509KeyPair(c.resolve(client.Cert), c.resolve(client.Key))
-		if err != nil {
-			return nil, fmt.Errorf("certificate of role %s named by %s: %w", role, c.path, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-		break
 	}
-	return config, nil
+	return "", fmt.Errorf("this takes a certificate of the role %s, and %s has only %s; %s",
+		roles[0], c.path, strings.Join(slices.Sorted(maps.Keys(c.Clients)), ", "), howToIssue(roles[0]))
+}
+
+// howToIssue says how to come by a certificate of a role.
+func howToIssue(role string) string {
+	return fmt.Sprintf("`omnirelay cert issue client %s` issues one; name it under clients.%s in the cluster file", role, role)
 }

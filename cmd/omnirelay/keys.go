@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omnirelay/leadership/adapters/signing"
+	"github.com/omnirelay/leadership/adapters/terminal"
 )
 
 const (
@@ -27,15 +28,21 @@ func newKeysCommand() *cobra.Command {
 		newKeysNew(), newKeysList(), newKeysPublic(), newKeysRotate(), newKeysAdd(), newKeysPromote(), newKeysDrop())
 }
 
+// show is where a command shows what it did.
+type show struct {
+	io.Writer
+	colours bool
+}
+
 // keysCommand is a command on one key file, which run reads or changes.
-func keysCommand(use, short, long string, run func(file string, out io.Writer) error) *cobra.Command {
+func keysCommand(use, short, long string, run func(file string, out show) error) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return errors.New("--file: name the key file")
 			}
-			return run(file, cmd.OutOrStdout())
+			return run(file, show{cmd.OutOrStdout(), coloursOn(cmd)})
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "", "private key file (a JWK Set, mode 0600)")
@@ -45,7 +52,7 @@ func keysCommand(use, short, long string, run func(file string, out io.Writer) e
 func newKeysNew() *cobra.Command {
 	return keysCommand("new", "Make a key file",
 		"Makes a key file with a key that signs and the next one, which is published already.",
-		func(file string, out io.Writer) error {
+		func(file string, out show) error {
 			set, err := signing.NewKeySet(time.Now())
 			if err != nil {
 				return err
@@ -59,7 +66,7 @@ func newKeysNew() *cobra.Command {
 
 func newKeysList() *cobra.Command {
 	return keysCommand("list", "Show the keys of a file, without their private parts", "",
-		func(file string, out io.Writer) error {
+		func(file string, out show) error {
 			set, err := signing.ReadKeyFile(file)
 			if err != nil {
 				return err
@@ -70,7 +77,7 @@ func newKeysList() *cobra.Command {
 
 func newKeysPublic() *cobra.Command {
 	return keysCommand("public", "Print what may be published: the JWK Set for resources", "",
-		func(file string, out io.Writer) error {
+		func(file string, out show) error {
 			set, err := signing.ReadKeyFile(file)
 			if err != nil {
 				return err
@@ -144,8 +151,8 @@ func publishedFlag(cmd *cobra.Command, published *time.Duration) {
 }
 
 // changeKeys applies change to a key file and shows what became of it.
-func changeKeys(change func(*signing.KeySet) error) func(string, io.Writer) error {
-	return func(file string, out io.Writer) error {
+func changeKeys(change func(*signing.KeySet) error) func(string, show) error {
+	return func(file string, out show) error {
 		var changed *signing.KeySet
 		err := signing.ChangeKeyFile(file, func(set *signing.KeySet) error {
 			changed = set
@@ -180,8 +187,8 @@ func dropRetired(set *signing.KeySet, age time.Duration) error {
 }
 
 // listKeys prints the keys, the signing one first.
-func listKeys(out io.Writer, set *signing.KeySet) error {
-	t := newTable(out, "KID", "STATE", "CREATED", "RETIRED")
+func listKeys(out show, set *signing.KeySet) error {
+	t := newTable("KID", "STATE", "CREATED", "RETIRED")
 	for i, key := range set.Keys() {
 		state := "published"
 		switch {
@@ -190,9 +197,9 @@ func listKeys(out io.Writer, set *signing.KeySet) error {
 		case !key.Retired.IsZero():
 			state = "retired"
 		}
-		t.add(key.ID, state, second(key.Created), second(key.Retired))
+		t.Add(terminal.Text(key.ID, state, second(key.Created), second(key.Retired))...)
 	}
-	return t.print()
+	return t.Write(out, out.colours)
 }
 
 func second(t time.Time) string {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/omnirelay/leadership/adapters/terminal"
 )
 
 // Exit codes of every command.
@@ -47,16 +49,27 @@ func run(args []string, stdout, stderr io.Writer) int {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "omnirelay",
-		Short:         "Asks a leadership cluster who leads what",
+		Short:         "Shows and changes who leads what in a leadership cluster",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	leaders := newGroup("leaders", "Who leads what", newStatusCommand())
-	root.AddCommand(newGroup("mesh", "The cluster's control plane", leaders), newKeysCommand(), newCertCommand(), newVersionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true // ours says more
+	var colour terminal.ColourMode
+	root.PersistentFlags().Var(&colour, "color", "colours: auto (on a terminal, unless NO_COLOR is set), always or never")
+	complete(root, "color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(newMeshCommand(), newKeysCommand(), newCertCommand(), newCompletionCommand(), newManCommand(), newVersionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; try %s --help", err, cmd.CommandPath())
 	})
 	return root
+}
+
+// newMeshCommand holds what is asked of a cluster.
+func newMeshCommand() *cobra.Command {
+	return newGroup("mesh", "The cluster's control plane",
+		newGroup("leaders", "Who leads what",
+			newStatusCommand(), newTransferCommand(), newResignCommand(), newRebalanceCommand(), newAuditCommand()),
+		newPeersCommand(), newNodesCommand())
 }
 
 // newGroup returns a command that only holds others. Without a Run of its own cobra

@@ -2,26 +2,25 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/omnirelay/leadership/adapters/terminal"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
+	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
 // statusCommand is `mesh leaders status`: who leads what, now or as it changes.
 type statusCommand struct {
-	url, grpcURL, scope, output, clusterPath string
-	watch                                    bool
-	timeout                                  time.Duration
-
-	out, notes io.Writer
+	asker
+	grpcURL, scope string
+	watch          bool
 }
 
 func newStatusCommand() *cobra.Command {
@@ -30,54 +29,62 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the leader of every scope, or of one",
 		Long: "Shows the leader of every scope as one node of the cluster has it; nodes are tried in turn.\n" +
-			"With --watch it follows every change and reconnects by itself, missing none.",
+			"With --watch it follows every change and reconnects by itself, missing none: on a terminal as\n" +
+			"a screen that q leaves, elsewhere as a line for each event.",
 		Example: "  omnirelay mesh leaders status\n  omnirelay mesh leaders status --scope global-control -o json\n  omnirelay mesh leaders status --watch --grpc-url 127.0.0.1:7412",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.out, s.notes = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			return s.run(cmd.Context())
+			if err := s.open(cmd, readRoles); err != nil {
+				return err
+			}
+			return s.run(cmd)
 		},
 	}
+	s.flags(cmd, 10*time.Second, "the longest wait for an answer, or with --watch without a stream")
 	f := cmd.Flags()
-	f.StringVar(&s.url, "url", "", "ask this node over HTTP, like https://127.0.0.1:7411")
 	f.StringVar(&s.grpcURL, "grpc-url", "", "ask this node over gRPC, like 127.0.0.1:7412")
 	f.StringVar(&s.scope, "scope", "", "only this scope")
 	f.BoolVar(&s.watch, "watch", false, "follow every change")
-	f.DurationVar(&s.timeout, "timeout", 10*time.Second, "the longest wait for an answer, or with --watch without a stream")
-	f.StringVarP(&s.output, "output", "o", "table", "table, or json: the API's own JSON")
-	f.StringVar(&s.clusterPath, "cluster", "", "cluster file with URLs and certificates (default $"+clusterVariable+", or "+defaultCluster+")")
+	complete(cmd, "scope", s.completeScopes)
 	return cmd
 }
 
 // check refuses flags that make no sense before anybody is asked.
 func (s *statusCommand) check() error {
-	switch {
-	case s.output != "table" && s.output != "json":
-		return fmt.Errorf("--output %q: want table or json", s.output)
-	case s.timeout <= 0:
-		return fmt.Errorf("--timeout %v: want more than 0, like 10s", s.timeout)
-	case s.url != "" && s.grpcURL != "":
+	if s.url != "" && s.grpcURL != "" {
 		return errors.New("--url and --grpc-url: give one of them")
 	}
-	if s.scope != "" {
-		var e *core.Error
-		if err := core.ParseScopeID(s.scope); errors.As(err, &e) {
-			return fmt.Errorf("--scope: %s", e.Message)
-		}
+	if s.scope == "" {
+		return nil
 	}
-	if s.url != "" {
-		u, err := url.Parse(s.url)
-		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-			return fmt.Errorf("--url %q: want a URL like https://127.0.0.1:7411", s.url)
-		}
+	return checkScope("--scope", s.scope)
+}
+
+// checkScope refuses what cannot be the id of a scope.
+func checkScope(flag, scope string) error {
+	var e *core.Error
+	if err := core.ParseScopeID(scope); errors.As(err, &e) {
+		return fmt.Errorf("%s: %s", flag, e.Message)
 	}
 	return nil
+}
+
+// open is asker's, but over gRPC there is a node to ask without a cluster file.
+func (s *statusCommand) open(cmd *cobra.Command, roles []string) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if s.grpcURL == "" {
+		return s.asker.open(cmd, roles)
+	}
+	s.url = "https://" + s.grpcURL // names the node; gRPC is spoken to it
+	return s.asker.open(cmd, roles)
 }
 
 // source is one API of a cluster.
 type source struct {
 	nodes   []string
-	leaders func(ctx context.Context, scope string) ([]byte, wire.LeadersResponse, error)
+	leaders func(ctx context.Context) ([]byte, *controlpb.ListLeadersResponse, error)
 	follow  follower
 }
 
@@ -85,68 +92,40 @@ type source struct {
 // open once the node has admitted it, and show for each event.
 type follower func(ctx context.Context, node, scope, cursor string, open func(), show func(item) error) error
 
-func (s *statusCommand) run(ctx context.Context) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	src, err := s.source()
-	if err != nil {
-		return err
-	}
+func (s *statusCommand) run(cmd *cobra.Command) error {
+	src := s.source()
 	if s.watch {
-		return s.follow(ctx, src)
+		return s.follow(cmd.Context(), src)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), s.timeout)
 	defer cancel()
-	raw, leaders, err := src.leaders(ctx, s.scope)
+	raw, leaders, err := src.leaders(ctx)
 	if err != nil {
-		return err
+		return s.scopeHint(ctx, s.scope, s.advised(err))
 	}
-	if s.output == "json" {
-		_, err := s.out.Write(raw)
-		return err
-	}
-	if len(leaders.Tokens) == 0 {
+	if len(leaders.GetTokens()) == 0 && !s.format.data() {
 		fmt.Fprintln(s.notes, "nothing is led right now; --watch shows the next election")
 	}
-	return leadersTable(s.out, leaders)
+	return s.print(raw, func(wide bool) *terminal.Table { return leadersTable(leaders, wide) })
 }
 
 // source finds the nodes to ask and how.
-func (s *statusCommand) source() (*source, error) {
-	c, err := findCluster(s.clusterPath)
-	if err != nil {
-		return nil, err
-	}
-	if c == nil && s.url == "" && s.grpcURL == "" {
-		return nil, fmt.Errorf("no cluster to ask: give --url, or --cluster, or set %s; `leaderd dev` writes %s", clusterVariable, defaultCluster)
-	}
-	tlsConfig, err := c.tlsConfig(readRoles)
-	if err != nil {
-		return nil, err
-	}
+func (s *statusCommand) source() *source {
 	if s.grpcURL != "" {
-		sub := &subscriber{tls: tlsConfig}
+		sub := &subscriber{tls: s.client.tls()}
 		nodes := []string{s.grpcURL}
-		return &source{nodes, func(ctx context.Context, scope string) ([]byte, wire.LeadersResponse, error) {
-			return sub.leaders(ctx, nodes, scope)
-		}, sub.follow}, nil
+		return &source{nodes, func(ctx context.Context) ([]byte, *controlpb.ListLeadersResponse, error) {
+			return sub.leaders(ctx, nodes, s.scope)
+		}, sub.follow}
 	}
-	client := &httpClient{nodes: s.httpNodes(c), client: &http.Client{
-		Transport: &http.Transport{TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment},
-	}}
-	return &source{client.nodes, client.leaders, client.follow}, nil
-}
-
-func (s *statusCommand) httpNodes(c *cluster) []string {
-	if s.url != "" {
-		return []string{s.url}
-	}
-	nodes := make([]string, len(c.Nodes))
-	for i, n := range c.Nodes {
-		nodes[i] = n.HTTP
-	}
-	return nodes
+	return &source{s.client.nodes, func(ctx context.Context) ([]byte, *controlpb.ListLeadersResponse, error) {
+		answer, query := &controlpb.ListLeadersResponse{}, url.Values{}
+		if s.scope != "" {
+			query.Set("scope", s.scope)
+		}
+		raw, err := s.ask(ctx, "/control/leaders", query, answer)
+		return raw, answer, err
+	}, s.client.follow}
 }
 
 // reconnectPause keeps a cluster that refuses everybody from being asked without end.
@@ -156,19 +135,43 @@ const reconnectPause = 250 * time.Millisecond
 type watch struct {
 	command *statusCommand
 	source  *source
+	viewer  viewer
 	cursor  string
 	alive   time.Time // when a stream was last open
 }
 
-// follow shows the stream of one node after another, each from where the last one
-// broke off. It gives up when there was no stream for the timeout.
+// viewer shows a stream of events. Its errors are errOutput.
+type viewer interface {
+	show(it item) error
+	// note tells of the stream itself.
+	note(format string, args ...any)
+}
+
+// follow shows the stream on a screen where there is one, else as lines.
 func (s *statusCommand) follow(ctx context.Context, src *source) error {
-	if s.output == "table" {
-		if err := eventHeads(s.out); err != nil {
-			return err
-		}
+	if !s.format.data() && canLive(s.out) {
+		b := newLeaderBoard(s)
+		return live(ctx, s.colours, b.frame, func(ctx context.Context, changed func()) error {
+			b.changed = changed
+			if s.grpcURL == "" {
+				if scopes, err := s.scopeNames(ctx); err == nil { // without them unled ones show up as they change
+					b.declared(scopes)
+				}
+			}
+			return s.stream(ctx, src, b)
+		})
 	}
-	w := &watch{command: s, source: src, alive: time.Now()}
+	lines, err := newEventLines(&s.asker)
+	if err != nil {
+		return err
+	}
+	return s.stream(ctx, src, lines)
+}
+
+// stream shows the stream of one node after another, each from where the last one
+// broke off. It gives up when there was no stream for the timeout.
+func (s *statusCommand) stream(ctx context.Context, src *source, v viewer) error {
+	w := &watch{command: s, source: src, viewer: v, alive: time.Now()}
 	for attempt := 0; ctx.Err() == nil; attempt++ { // an interrupt is how a watch ends
 		node := src.nodes[attempt%len(src.nodes)]
 		err := w.attempt(ctx, node)
@@ -178,14 +181,16 @@ func (s *statusCommand) follow(ctx context.Context, src *source) error {
 		switch {
 		case ctx.Err() != nil:
 			continue
-		case errors.As(err, &no), errors.Is(err, errOutput):
+		case errors.As(err, &no):
+			return s.scopeHint(ctx, s.scope, s.advised(err))
+		case errors.Is(err, errOutput):
 			return err
 		case time.Since(w.alive) > s.timeout:
 			return fmt.Errorf("%w; no node served the stream for %v: %w", errTimedOut, s.timeout, err)
 		case errors.As(err, &later) && len(src.nodes) == 1:
 			pause = later.after
 		}
-		fmt.Fprintf(s.notes, "no stream from %s: %v; reconnecting\n", node, err)
+		v.note("no stream from %s: %v; reconnecting", node, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -207,9 +212,9 @@ func (w *watch) attempt(ctx context.Context, node string) error {
 			w.cursor = it.cursor
 		}
 		if it.event.Transport != "" {
-			fmt.Fprintf(w.command.notes, "watching %s over %s\n", node, it.event.Transport)
+			w.viewer.note("watching %s over %s", node, it.event.Transport)
 		}
-		return w.command.show(it)
+		return w.viewer.show(it)
 	})
 	if opened {
 		w.alive = time.Now()
@@ -225,18 +230,52 @@ func (w *watch) attempt(ctx context.Context, node string) error {
 
 var errEnded = errors.New("the node ended it")
 
-// errOutput is an output that takes no more: a pipe whose reader left.
-var errOutput = errors.New("cannot write")
+// eventLines shows a stream as lines, or as the API's own JSON.
+type eventLines struct {
+	*asker
+	widths []int
+}
 
-func (s *statusCommand) show(it item) error {
-	var err error
-	if s.output == "json" {
-		_, err = s.out.Write(append(it.raw, '\n'))
-	} else {
-		err = eventLine(s.out, it.event)
+func newEventLines(a *asker) (*eventLines, error) {
+	l := &eventLines{asker: a, widths: eventWidths}
+	if a.format.data() {
+		return l, nil
 	}
-	if err != nil {
+	heads := eventHeads
+	if a.format == formatWide {
+		heads = append(heads[:len(heads):len(heads)], "CORRELATION")
+	}
+	return l, l.line(headCells(heads))
+}
+
+func (l *eventLines) note(format string, args ...any) { note(l.notes, format, args...) }
+
+func (l *eventLines) line(cells []terminal.Cell) error {
+	if _, err := fmt.Fprintln(l.out, terminal.Align(cells, l.widths, l.colours)); err != nil {
 		return fmt.Errorf("%w: %w", errOutput, err)
 	}
 	return nil
+}
+
+func (l *eventLines) show(it item) error {
+	switch l.format {
+	case formatJSON:
+		return l.printData(it.raw)
+	case formatYAML:
+		if _, err := fmt.Fprintln(l.out, "---"); err != nil {
+			return fmt.Errorf("%w: %w", errOutput, err)
+		}
+		return l.printData(it.raw)
+	}
+	return l.line(eventCells(it.event, l.format == formatWide))
+}
+
+// itemOf makes an item of an event of the gRPC API.
+func itemOf(event wire.Event) (item, error) {
+	raw, err := json.Marshal(event)
+	it := item{event: event, raw: raw}
+	if event.Revision != 0 {
+		it.cursor = core.Cursor{Revision: event.Revision, Ordinal: event.Ordinal}.String()
+	}
+	return it, err
 }

@@ -67,22 +67,23 @@ func showProto(p *controlpb.LeadershipEvent, show func(item) error) error {
 	if err != nil {
 		return err
 	}
-	raw, err := json.Marshal(event)
+	it, err := itemOf(event)
 	if err != nil {
 		return err
 	}
-	it := item{event: event, raw: raw}
-	if event.Revision != 0 {
-		it.cursor = core.Cursor{Revision: event.Revision, Ordinal: event.Ordinal}.String()
-	}
 	return show(it)
+}
+
+// refusalCodes are those that a hint is given for.
+var refusalCodes = map[codes.Code]string{
+	codes.NotFound: "not-found", codes.PermissionDenied: "denied", codes.Unauthenticated: "unauthenticated",
 }
 
 // refusedBy tells a refusal, which another node would repeat, from a node that cannot
 // answer now and from one that cannot be reached.
 func refusedBy(node string, err error) error {
 	st := status.Convert(err)
-	problem := wire.Problem{Detail: st.Message()}
+	problem := wire.Problem{Detail: st.Message(), Code: refusalCodes[st.Code()]}
 	switch st.Code() {
 	case codes.InvalidArgument, codes.NotFound, codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
 		return &refusal{problem}
@@ -103,7 +104,8 @@ var errEnough = errors.New("enough")
 
 // leaders reads the snapshot that every stream begins with, from the first node that
 // answers.
-func (s *subscriber) leaders(ctx context.Context, nodes []string, scope string) (raw []byte, leaders wire.LeadersResponse, err error) {
+func (s *subscriber) leaders(ctx context.Context, nodes []string, scope string) (raw []byte, answer *controlpb.ListLeadersResponse, err error) {
+	var leaders wire.LeadersResponse
 	err = inTurn(ctx, nodes, func(ctx context.Context, node string) error {
 		leaders = wire.LeadersResponse{Tokens: []wire.Token{}}
 		err := s.follow(ctx, node, scope, "", func() {}, func(it item) error {
@@ -125,8 +127,8 @@ func (s *subscriber) leaders(ctx context.Context, nodes []string, scope string) 
 		return err
 	})
 	if err != nil {
-		return nil, leaders, err
+		return nil, nil, err
 	}
 	raw, err = json.Marshal(leaders)
-	return append(raw, '\n'), leaders, err
+	return raw, leaders.Proto(), err
 }

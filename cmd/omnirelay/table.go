@@ -2,117 +2,101 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"strconv"
+	"maps"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/omnirelay/leadership/adapters/terminal"
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
+	"github.com/omnirelay/leadership/wire/controlpb"
 )
-
-// table is text in aligned columns. Colours are used on a terminal only.
-type table struct {
-	out     io.Writer
-	colours bool
-	heads   []string
-	rows    [][]string
-}
-
-const (
-	bold  = "\x1b[1m"
-	faint = "\x1b[2m"
-	plain = "\x1b[0m"
-)
-
-func wantsColours(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
-}
-
-func newTable(out io.Writer, heads ...string) *table {
-	return &table{out: out, colours: wantsColours(out), heads: heads}
-}
-
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
-
-// print writes everything at once: widths are known at the end.
-func (t *table) print() error {
-	widths := make([]int, len(t.heads))
-	for _, row := range append([][]string{t.heads}, t.rows...) {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	var b strings.Builder
-	b.WriteString(t.paint(bold, aligned(t.heads, widths)) + "\n")
-	for _, row := range t.rows {
-		b.WriteString(aligned(row, widths) + "\n")
-	}
-	_, err := io.WriteString(t.out, b.String())
-	return err
-}
-
-func (t *table) paint(style, text string) string {
-	if !t.colours {
-		return text
-	}
-	return style + text + plain
-}
-
-func aligned(cells []string, widths []int) string {
-	var b strings.Builder
-	for i, cell := range cells {
-		b.WriteString(cell)
-		if i < len(cells)-1 {
-			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
-		}
-	}
-	return strings.TrimRight(b.String(), " ")
-}
 
 // leadersTable shows who leads what.
-func leadersTable(out io.Writer, leaders wire.LeadersResponse) error {
-	t := newTable(out, "SCOPE", "LEADER", "TERM", "FENCE", "SINCE")
-	for _, token := range leaders.Tokens {
-		t.add(token.Scope, token.LeaderID, number(token.Term), number(token.FenceToken), clock(token.IssuedAt))
+func leadersTable(leaders *controlpb.ListLeadersResponse, wide bool) *terminal.Table {
+	heads := []string{"SCOPE", "LEADER", "TERM", "FENCE", "SINCE"}
+	if wide {
+		heads = append(heads, "EXPIRES", "KIND", "LABELS")
 	}
-	return t.print()
+	t := newTable(heads...)
+	for _, token := range leaders.GetTokens() {
+		cells := []string{token.GetScope(), token.GetLeaderId(), number(token.GetTerm()), number(token.GetFenceToken()), clock(timeOf(token.GetIssuedAt()))}
+		if wide {
+			cells = append(cells, clock(timeOf(token.GetExpiresAt())), token.GetScopeKind(), labelsText(token.GetLabels()))
+		}
+		t.Add(terminal.Text(cells...)...)
+	}
+	return t
 }
 
 // eventWidths align the lines of a stream, whose widest cell is not known.
-var eventWidths = []int{24, 14, 24, 12, 6, 8, 0}
+var eventWidths = []int{24, 14, 24, 12, 6, 8, 0, 0, 0}
 
-func eventHeads(out io.Writer) error {
-	t := newTable(out)
-	_, err := fmt.Fprintln(out, t.paint(bold, aligned([]string{"TIME", "EVENT", "SCOPE", "LEADER", "TERM", "FENCE", "REASON"}, padded())))
-	return err
-}
+var eventHeads = []string{"TIME", "EVENT", "SCOPE", "LEADER", "TERM", "FENCE", "REASON"}
 
-// eventLine shows one event.
-func eventLine(out io.Writer, e wire.Event) error {
-	cells := []string{clock(e.OccurredAt), e.Kind, dash(e.Scope), dash(e.LeaderID), "-", "-", e.Reason}
+// eventCells shows one event. What an event without a scope is about, its subject tells.
+func eventCells(e wire.Event, wide bool) []terminal.Cell {
+	cells := terminal.Text(clock(e.OccurredAt), e.Kind, dash(e.Scope), dash(e.LeaderID), "-", "-", e.Reason)
 	if e.Token != nil {
-		cells[4], cells[5] = number(e.Token.Term), number(e.Token.FenceToken)
+		cells[4].Text, cells[5].Text = number(e.Token.Term), number(e.Token.FenceToken)
 	}
-	widths := padded()
-	for i, cell := range cells {
-		widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+	if wide {
+		cells = append(cells, terminal.Text(dash(e.CorrelationID))...)
 	}
-	line := aligned(cells, widths)
-	if e.Scope == "" {
-		line = newTable(out).paint(faint, line) // a mark of the stream itself
+	style := kindStyle(e.Kind)
+	if e.Revision == 0 || e.Kind == core.EventObserved.String() {
+		style = terminal.Faint // a mark of the stream itself
 	}
-	_, err := fmt.Fprintln(out, line)
-	return err
+	for i := range cells {
+		if style == terminal.Faint || i == 1 {
+			cells[i].Style = style
+		}
+	}
+	return cells
 }
 
-func padded() []int { return append([]int(nil), eventWidths...) }
+// kindStyle makes what an operator looks for stand out.
+func kindStyle(kind string) terminal.Style {
+	switch kind {
+	case core.EventSplitBrain.String():
+		return terminal.Red
+	case core.EventElected.String():
+		return terminal.Green
+	case core.EventExpired.String(), core.EventLost.String(), core.EventSteppedDown.String():
+		return terminal.Yellow
+	}
+	return terminal.Plain
+}
 
-func number(n uint64) string { return strconv.FormatUint(n, 10) }
+func headCells(heads []string) []terminal.Cell {
+	cells := terminal.Text(heads...)
+	for i := range cells {
+		cells[i].Style = terminal.Bold
+	}
+	return cells
+}
+
+// timeOf is the zero time of an absent one.
+func timeOf(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+// labelsText writes labels as a=b,c=d, by name.
+func labelsText(labels map[string]string) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		all = append(all, name+"="+labels[name])
+	}
+	return dash(strings.Join(all, ","))
+}
+
+func number[N ~uint32 | ~uint64 | ~int64](n N) string { return fmt.Sprint(n) }
 
 func dash(text string) string {
 	if text == "" {
