@@ -10,9 +10,22 @@ import (
 	"github.com/omnirelay/leadership/core/logpb"
 )
 
+// whyVersion is the protocol version from which on commands say why.
+const whyVersion = 3
+
 // commandVersion is the protocol version from which on a command may be proposed.
 func commandVersion(c *logpb.Command) uint32 {
-	if c.GetCordon().GetDrain() {
+	switch c.Kind.(type) {
+	case *logpb.Command_ObserveMembers, *logpb.Command_ReportSplitBrain, *logpb.Command_AddNode, *logpb.Command_RemoveNode,
+		*logpb.Command_ReplaceNode, *logpb.Command_MoveRegistrar:
+		return 3
+	}
+	switch {
+	case c.GetAnnounceVersion().GetNode() != nil:
+		return nodesVersion
+	case c.Why != "":
+		return whyVersion
+	case c.GetCordon().GetDrain():
 		return 2
 	}
 	return baseVersion
@@ -80,6 +93,8 @@ func CompleteCommand(c *logpb.Command) error {
 	if o := c.GetOpenSession(); o != nil && o.Weight == 0 {
 		o.Weight = 1
 	}
+	completeNode(c.GetAddNode().GetNode())
+	completeNode(c.GetReplaceNode().GetBy())
 	if t := c.GetTransfer(); t != nil && t.Reason == "" {
 		t.Reason = AskTransfer
 	}
@@ -99,6 +114,9 @@ func ValidateCommand(c *logpb.Command) error {
 		return err
 	}
 	if err := checkText("actor", c.Actor, MaxActor); err != nil {
+		return err
+	}
+	if err := checkText("why", c.Why, MaxWhy); err != nil {
 		return err
 	}
 	if err := validateKind(c); err != nil {
@@ -140,6 +158,17 @@ func validateKind(c *logpb.Command) error {
 		return CheckMemberID("memberId", k.Cordon.MemberId)
 	case *logpb.Command_Read:
 		return nil
+	case *logpb.Command_AddNode:
+		return orNil(validateNode("node", k.AddNode.Node))
+	case *logpb.Command_RemoveNode:
+		return orNil(checkNodeName("name", k.RemoveNode.Name))
+	case *logpb.Command_ReplaceNode:
+		return orNil(validateReplace(k.ReplaceNode))
+	case *logpb.Command_MoveRegistrar:
+		if k.MoveRegistrar.To == "" {
+			return nil
+		}
+		return orNil(checkNodeName("to", k.MoveRegistrar.To))
 	case nil:
 		return invalid("kind", "the command says nothing")
 	}

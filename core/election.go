@@ -17,6 +17,9 @@ import (
 //  5. the higher rendezvous hash of scope and member, so that ties spread;
 //  6. the newer session: of two lives of one process the later.
 //
+// Nobody is a candidate who is cordoned, or of whom the log says that gossip calls it
+// dead, left, or of an unsupported version.
+//
 // It looks at nothing but the registry, and uses integers only, so every replica
 // elects the same leader.
 
@@ -34,7 +37,7 @@ type candidate struct {
 
 // eligible reports whether s may be elected for sc.
 func (g *Registry) eligible(s *session, sc *scope) bool {
-	if g.cordoned[s.member] {
+	if g.barred(s.member) {
 		return false
 	}
 	_, stands := s.priorityFor(sc.spec)
@@ -53,7 +56,7 @@ func (s *session) priorityFor(spec *logpb.ScopeSpec) (priority int32, stands boo
 
 // candidateFor weighs s for sc; ok is false when s may not be elected.
 func (g *Registry) candidateFor(s *session, sc *scope) (c candidate, ok bool) {
-	if g.cordoned[s.member] {
+	if g.barred(s.member) {
 		return candidate{}, false
 	}
 	priority, ok := s.priorityFor(sc.spec)
@@ -172,7 +175,7 @@ func (g *Registry) fillFor(s *session, latest int) {
 		g.fillVacancies()
 		return
 	}
-	if g.cordoned[s.member] || latest == 0 {
+	if g.barred(s.member) || latest == 0 {
 		return
 	}
 	added := s.stands[len(s.stands)-latest:]

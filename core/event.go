@@ -72,6 +72,8 @@ const (
 	ReasonMoved         = "registry-moved" // the registry went on in another log: every session ended
 	ReasonScopeDeclared = "declared"
 	ReasonScopeRetired  = "retired"
+	ReasonCordon        = "cordon" // with a drain: AskDrain
+	ReasonUncordon      = "uncordon"
 )
 
 // Record is one transition: an event of the stream and a record of the audit

@@ -64,8 +64,39 @@ func hashRecord(r *Record) []byte {
 	f.i64(r.WallNs)
 	f.i64(r.IssuedWallNs)
 	f.bytes(r.PrevHash)
+	// Absent, they are not hashed: records of before have kept their hashes.
+	f.optional("why", r.Why)
+	f.optional("subject", r.Subject)
 	sum := f.sum()
 	return sum[:]
+}
+
+// optional hashes a field that was added later, with its name, unless it is empty.
+func (f *fieldHash) optional(name, value string) {
+	if value != "" {
+		f.str(name)
+		f.str(value)
+	}
+}
+
+// advice hashes what was added with protocol version 3, unless there is none of it.
+func (f *fieldHash) advice(g *Registry) {
+	if len(g.draining) > 0 {
+		f.str("draining")
+		f.u64(uint64(len(g.draining)))
+		for _, m := range sortedKeys(g.draining) {
+			f.str(m)
+		}
+	}
+	if len(g.observed) > 0 {
+		f.str("observed")
+		f.u64(uint64(len(g.observed)))
+		for _, m := range sortedKeys(g.observed) {
+			f.str(m)
+			f.u64(uint64(g.observed[m].Health))
+			f.bool(g.observed[m].Unsupported)
+		}
+	}
 }
 
 // Hash covers every field of the state. Equal histories give equal hashes.
@@ -114,6 +145,8 @@ func (g *Registry) Hash() [32]byte {
 	f.u64(g.formation)
 	f.i64(g.wait)
 	f.i64(g.longestTTL)
+	f.advice(g)
+	f.nodes(g)
 	return f.sum()
 }
 

@@ -15,9 +15,14 @@ type History struct {
 	head    []byte // hash of the newest record, kept or not
 	floor   Cursor // of the newest record that is no longer kept
 	limit   int
+	// incidents holds, by what it tells, the number of the newest record of a split-brain
+	// that is kept. It follows from the records.
+	incidents map[incident]uint64
 }
 
-func newHistory() History { return History{nextSeq: 1, limit: MaxHistory} }
+func newHistory() History {
+	return History{nextSeq: 1, limit: MaxHistory, incidents: map[incident]uint64{}}
+}
 
 // append numbers and chains a record.
 func (h *History) append(r *Record) {
@@ -27,7 +32,9 @@ func (h *History) append(r *Record) {
 	h.nextSeq++
 	h.head = r.Hash
 	h.records = append(h.records, r)
+	h.index(r)
 	if len(h.records) > h.limit {
+		h.unindex(h.records[0])
 		if c := cursorOf(h.records[0]); c.Compare(h.floor) > 0 {
 			h.floor = c
 		}
@@ -35,6 +42,21 @@ func (h *History) append(r *Record) {
 		h.records = h.records[1:]
 	}
 }
+
+func (h *History) index(r *Record) {
+	if EventKind(r.Kind) == EventSplitBrain {
+		h.incidents[incidentOf(r)] = r.Seq
+	}
+}
+
+func (h *History) unindex(r *Record) {
+	if EventKind(r.Kind) == EventSplitBrain && h.incidents[incidentOf(r)] == r.Seq {
+		delete(h.incidents, incidentOf(r))
+	}
+}
+
+// reported says whether a record of a split-brain is kept.
+func (h *History) reported(i incident) bool { return h.incidents[i] != 0 }
 
 // Len is the number of records kept.
 func (h *History) Len() int { return len(h.records) }

@@ -8,7 +8,7 @@ import (
 )
 
 // ProtocolVersion is the newest command schema this build understands.
-const ProtocolVersion uint32 = 2
+const ProtocolVersion uint32 = 3
 
 // baseVersion is what every replica understood from the start.
 const baseVersion uint32 = 1
@@ -31,6 +31,8 @@ type Registry struct {
 	scopes   map[string]*scope
 	vacant   map[string]*scope
 	cordoned map[string]bool
+	draining map[string]bool // cordoned members that are asked for all they lead
+	observed map[string]Observation
 	// filled: nobody can lead a vacant scope but those that were vacated since, which are
 	// in vacated. Both follow from the rest, and only save looking at it.
 	filled  bool
@@ -42,6 +44,12 @@ type Registry struct {
 	keeperTerm, keeperNumber uint64
 
 	history History
+
+	// The nodes that keep the registry, as far as they told their names, and those of
+	// before, by name and by id; see registry_nodes.go.
+	nodes      map[NodeID]*logpb.Node
+	removed    map[string]NodeID
+	removedIDs map[NodeID]bool
 
 	voters           []NodeID
 	versions         map[NodeID]uint32
@@ -120,9 +128,16 @@ type Outcome struct {
 	Sessions []SessionID
 	// Notes are the sessions whose note of silence was made by this entry.
 	Notes []SessionID
+	// Nodes is true when it changed what is to be done with nodes; Move asks the registrar
+	// to hand its office on, nil: no.
+	Nodes bool
+	Move  *RegistrarMove
 	// Keeper lists the keeper decisions of the entry, whether or not they took effect.
 	Keeper []KeeperApplied
 }
+
+// RegistrarMove says who is to be registrar next; 0: any other voter.
+type RegistrarMove struct{ To NodeID }
 
 // KeeperApplied tells a registrar that its decision came back from the log.
 type KeeperApplied struct {
@@ -139,7 +154,9 @@ func NewRegistry(maxVersion uint32) *Registry {
 	return &Registry{
 		nextFence: 1, nextSession: 1, maxVersion: maxVersion, activeVersion: baseVersion, forming: true, formation: 1,
 		sessions: map[SessionID]*session{}, members: map[string]int{}, scopes: map[string]*scope{},
-		vacant: map[string]*scope{}, vacated: map[string]*scope{}, cordoned: map[string]bool{}, versions: map[NodeID]uint32{},
+		vacant: map[string]*scope{}, vacated: map[string]*scope{}, cordoned: map[string]bool{}, draining: map[string]bool{},
+		observed: map[string]Observation{}, versions: map[NodeID]uint32{},
+		nodes: map[NodeID]*logpb.Node{}, removed: map[string]NodeID{}, removedIDs: map[NodeID]bool{},
 		replies: newReplyWindow(), history: newHistory(),
 	}
 }
@@ -216,6 +233,18 @@ func (g *Registry) dispatch(c *logpb.Command, result *Result) *Error {
 		return g.retireScopes(k.RetireScopes)
 	case *logpb.Command_Cordon:
 		return g.cordon(k.Cordon)
+	case *logpb.Command_ObserveMembers:
+		return g.observe(k.ObserveMembers)
+	case *logpb.Command_ReportSplitBrain:
+		return g.reportSplitBrain(k.ReportSplitBrain)
+	case *logpb.Command_AddNode:
+		return g.addNode(k.AddNode)
+	case *logpb.Command_RemoveNode:
+		return g.removeNode(k.RemoveNode)
+	case *logpb.Command_ReplaceNode:
+		return g.replaceNode(k.ReplaceNode)
+	case *logpb.Command_MoveRegistrar:
+		return g.moveRegistrar(k.MoveRegistrar)
 	case *logpb.Command_EndFormation:
 		return g.endFormation(k.EndFormation)
 	case *logpb.Command_Read:
@@ -346,6 +375,9 @@ type SessionStatus struct {
 	Stands   int
 	Led      int
 	Cordoned bool
+	Draining bool
+	// Ineligible is what gossip says against electing the member: see Observation.
+	Ineligible string
 	// ChangedAt is the last revision at which the session's view changed.
 	ChangedAt uint64
 }
@@ -359,6 +391,7 @@ func (g *Registry) Session(id SessionID) (SessionStatus, bool) {
 	return SessionStatus{
 		ID: s.id, MemberID: s.member, Labels: s.labels, Weight: s.weight, TTL: s.ttl, Noted: s.noted, NotedAge: s.notedAge,
 		Stands: len(s.stands), Led: len(s.leads), Cordoned: g.cordoned[s.member], ChangedAt: s.changedAt,
+		Draining: g.draining[s.member], Ineligible: g.observed[s.member].Ineligible(),
 	}, true
 }
 

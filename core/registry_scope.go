@@ -139,9 +139,7 @@ func (g *Registry) cancelTransfer(c *logpb.CancelTransfer) *Error {
 	if sc.ask == nil {
 		return refuse(CodeConflict, "nobody asked for scope %q", c.Scope)
 	}
-	g.touch(sc.leader)
-	g.record(EventDrainCancelled, sc, sc.leader, sc.ask.reason)
-	sc.ask = nil
+	g.withdrawAsk(sc)
 	return nil
 }
 
@@ -175,35 +173,6 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 		sc.resignedBy = 0 // it did as it was asked, and may be asked back
 	}
 	return nil
-}
-
-func (g *Registry) cordon(c *logpb.Cordon) *Error {
-	if !c.Cordoned {
-		delete(g.cordoned, c.MemberId)
-		g.fillVacancies()
-		return nil
-	}
-	if len(g.cordoned) >= MaxSessions && !g.cordoned[c.MemberId] {
-		return &Error{Code: CodeLimit, Field: "cordoned", Message: "too many cordoned members; lift a cordon"}
-	}
-	g.cordoned[c.MemberId] = true
-	if c.Drain {
-		g.drain(c.MemberId)
-	}
-	return nil
-}
-
-// drain asks a member for everything it leads.
-func (g *Registry) drain(member string) {
-	for _, id := range sortedKeys(g.sessions) {
-		s := g.sessions[id]
-		if s.member != member {
-			continue
-		}
-		for _, name := range sortedKeys(s.leads) {
-			g.askHolder(s.leads[name], AskDrain, "")
-		}
-	}
 }
 
 // vacate ends a leadership.
@@ -244,19 +213,4 @@ func (g *Registry) install(sc *scope, s *session) {
 	s.leads[sc.spec.Id] = sc
 	g.touch(s)
 	g.record(EventElected, sc, s, ReasonElected)
-}
-
-// record appends one transition to the history.
-func (g *Registry) record(kind EventKind, sc *scope, s *session, reason string) {
-	g.ordinal++
-	r := &Record{
-		Revision: g.revision, Ordinal: g.ordinal, Kind: uint32(kind), Scope: sc.spec.Id, ScopeKind: sc.spec.Kind,
-		Labels: sc.spec.Labels, Term: sc.term, Fence: sc.fence, Reason: reason, CorrelationId: g.command.CorrelationId,
-		Actor: g.command.Actor, WallNs: g.entry.WallNs, IssuedWallNs: sc.issuedWall,
-	}
-	if s != nil {
-		r.MemberId, r.Session = s.member, uint64(s.id)
-	}
-	g.history.append(r)
-	g.outcome.Records = append(g.outcome.Records, r)
 }

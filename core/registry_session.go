@@ -34,6 +34,7 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	g.longestTTL = max(g.longestTTL, s.ttl)
 	g.sessions[s.id] = s
 	g.members[s.member]++
+	g.clearDeath(s.member)
 	g.touch(s)
 	for _, st := range c.Stands {
 		s.stands = append(s.stands, &logpb.Stand{Session: uint64(s.id), Selector: st.Selector, Priority: st.Priority})

@@ -61,12 +61,14 @@ func (g *Registry) Relocate(m Relocation) []*Record {
 	for _, id := range sortedKeys(g.sessions) {
 		g.end(g.sessions[id], EventExpired, ReasonMoved)
 	}
+	clear(g.observed) // by the gossip of before
 	// The other log counts terms of its own.
 	g.keeperTerm, g.keeperNumber = 0, 0
 	if m.Voters != nil {
 		g.voters = slices.Clone(m.Voters)
 		clear(g.versions)
 	}
+	g.relocateNodes()
 	if m.Ahead > 0 {
 		// A stream may have told of what was lost: it begins anew.
 		g.history.floor = Cursor{Revision: g.revision}

@@ -123,6 +123,12 @@ func (r *Replica) prepare(c *logpb.Command) error {
 	if err := ValidateCommand(c); err != nil {
 		return err
 	}
+	if r.registry.Version() < whyVersion {
+		c.Why = "" // some replica could not read it; what is asked matters more than why
+	}
+	if err := r.nodesFixed(c); err != nil {
+		return err
+	}
 	return r.gate(c)
 }
 
@@ -154,8 +160,8 @@ func (r *Replica) receiveProposal(p *Proposal) {
 			}
 			continue
 		}
-		if c.GetAnnounceVersion() != nil || (ValidateCommand(c) == nil && r.gate(c) == nil) {
-			r.requests.enqueue(c)
+		if r.gate(c) == nil && r.nodesFixed(c) == nil && (c.GetAnnounceVersion() != nil || ValidateCommand(c) == nil) {
+			r.requests.enqueue(r.stamped(c))
 		}
 	}
 }
@@ -188,7 +194,7 @@ func (r *Replica) tickRequests() {
 func (r *Replica) handToRegistrar(commands []*logpb.Command) {
 	if r.leading {
 		for _, c := range commands {
-			r.requests.enqueue(c)
+			r.requests.enqueue(r.stamped(c))
 		}
 		return
 	}

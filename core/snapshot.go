@@ -26,7 +26,10 @@ func (g *Registry) Snapshot() *logpb.Snapshot {
 		KeeperNumber: g.keeperNumber, History: slices.Clone(g.history.records), ActiveVersion: g.activeVersion,
 		FormationMembers: g.formationMembers, Forming: g.forming, Formation: g.formation, Hash: hash[:],
 		FloorRevision: g.history.floor.Revision, FloorOrdinal: g.history.floor.Ordinal, WaitNs: g.wait,
-		LongestTtlNs: g.longestTTL,
+		LongestTtlNs: g.longestTTL, Draining: sortedKeys(g.draining),
+	}
+	for _, id := range sortedKeys(g.observed) {
+		s.Observed = append(s.Observed, g.observed[id].toProto())
 	}
 	for _, id := range sortedKeys(g.sessions) {
 		s.Sessions = append(s.Sessions, g.sessions[id].toProto())
@@ -43,6 +46,7 @@ func (g *Registry) Snapshot() *logpb.Snapshot {
 	for _, n := range sortedKeys(g.versions) {
 		s.Versions = append(s.Versions, &logpb.AnnounceVersion{Replica: uint64(n), MaxVersion: g.versions[n]})
 	}
+	g.snapshotNodes(s)
 	g.plantSnapshot(s)
 	return s
 }
@@ -135,11 +139,20 @@ func restore(s *logpb.Snapshot, maxVersion uint32) (*Registry, error) {
 	for _, m := range s.Cordoned {
 		g.cordoned[m] = true
 	}
+	for _, m := range s.Draining {
+		g.draining[m] = true
+	}
+	for _, p := range s.Observed {
+		g.observed[p.MemberId] = observationOf(p)
+	}
 	for _, v := range s.Voters {
 		g.voters = append(g.voters, NodeID(v))
 	}
 	for _, a := range s.Versions {
 		g.versions[NodeID(a.Replica)] = a.MaxVersion
+	}
+	if err := g.restoreNodes(s); err != nil {
+		return nil, err
 	}
 	for _, r := range s.Replies {
 		if r.Result == nil {
@@ -197,6 +210,9 @@ func (h *History) restore(s *logpb.Snapshot) error {
 	}
 	h.records, h.nextSeq, h.head = s.History, s.NextAuditSeq, s.AuditHead
 	h.floor = Cursor{Revision: s.FloorRevision, Ordinal: s.FloorOrdinal}
+	for _, r := range h.records {
+		h.index(r)
+	}
 	if last := h.Last(); last != nil && (!bytes.Equal(last.Hash, h.head) || last.Seq+1 != h.nextSeq) {
 		return fmt.Errorf("the snapshot's history does not end at the head it names")
 	}

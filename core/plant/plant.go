@@ -51,6 +51,14 @@ const (
 	CheckOfFormerOffice   // raft's answer to a check of an office that is over counts
 	LocalRead             // a replica answers a linearizable read at once, from its own copy
 
+	// Of gossip:
+
+	GossipRevokesLease    // a member that gossip calls dead is expired at once
+	SuspicionNotCancelled // the note of a suspicion stands, whatever is heard of the session
+	ObservedNeverCleared  // what gossip once said against a member stays in the log
+	IneligibleElected     // elections do not look at what gossip says against a member
+	DetectorSilent        // no split-brain is reported
+
 	// Of a log in an external store:
 
 	AppendUnguarded    // the store takes a deposed registrar's append
@@ -66,6 +74,14 @@ const (
 	PublishedTwice     // the store adds audit records that it has already
 	JumpKeepsFence     // an operator's jump does not raise the fence
 	JumpWithoutWait    // after a jump elections do not wait for members of before
+
+	// Of nodes that come and go:
+
+	PromoteUncaught   // a learner gets its vote before it has caught up
+	RemovedNameReused // the name of a removed node is taken for another one
+	ReplaceAtOnce     // two voters change in one step, without a joint majority
+	StaleMembers      // a snapshot names the voters of the start
+	MembersForgotten  // a restart does not repeat changes of the voters
 	numPlants
 )
 
@@ -81,8 +97,12 @@ var names = [numPlants]string{
 	"note-after-cancel", "divergent-election", "check-of-former-office",
 	"local-read",
 
+	"gossip-revokes-lease", "suspicion-not-cancelled", "observed-never-cleared", "ineligible-elected", "detector-silent",
+
 	"append-unguarded", "append-changed", "old-confirm-counts", "superseded-believed", "mark-before-durable", "mark-forgotten",
 	"attest-unseen", "adopted-by-some", "one-round", "gap-accepted", "published-twice", "jump-keeps-fence", "jump-without-wait",
+
+	"promote-uncaught", "removed-name-reused", "replace-at-once", "stale-members", "members-forgotten",
 }
 
 func (p Plant) String() string { return names[p] }
@@ -106,17 +126,17 @@ func Parse(name string) (Plant, error) {
 	return 0, fmt.Errorf("no plant is named %q; simrun selftest --list shows them", name)
 }
 
-// Set is the plants of one run. The zero Set is empty.
-type Set struct{ bits uint64 }
+// Set is the plants of one run, a bit for each there can be. The zero Set is empty.
+type Set struct{ bits [4]uint64 }
 
 // Of returns the set of the given plants.
 func Of(plants ...Plant) Set {
 	var s Set
 	for _, p := range plants {
-		s.bits |= 1 << p
+		s.bits[p/64] |= 1 << (p % 64)
 	}
 	return s
 }
 
 // Has reports whether p is planted.
-func (s Set) Has(p Plant) bool { return s.bits&(1<<p) != 0 }
+func (s Set) Has(p Plant) bool { return s.bits[p/64]&(1<<(p%64)) != 0 }

@@ -1,0 +1,136 @@
+package core
+
+import "github.com/omnirelay/leadership/core/logpb"
+
+// cordonVersion is the protocol version from which on cordons make records and drains
+// are remembered. Before, every replica must do what the older ones do.
+const cordonVersion = 3
+
+// cordon keeps a member from being elected, or lifts that. With a drain it is asked for
+// all that it leads, now or as soon as somebody else can lead it, until the cordon is
+// lifted. Lifting it also withdraws what the drain asked for and was not done yet: who
+// lifts a cordon wants the member to work.
+func (g *Registry) cordon(c *logpb.Cordon) *Error {
+	if !c.Cordoned {
+		g.uncordon(c.MemberId)
+		return nil
+	}
+	if len(g.cordoned) >= MaxSessions && !g.cordoned[c.MemberId] {
+		return &Error{Code: CodeLimit, Field: "cordoned", Message: "too many cordoned members; lift a cordon"}
+	}
+	if g.activeVersion < cordonVersion {
+		g.cordoned[c.MemberId] = true
+		if c.Drain {
+			g.drain(c.MemberId, func(*scope) bool { return true })
+		}
+		return nil
+	}
+	news := !g.cordoned[c.MemberId] || c.Drain && !g.draining[c.MemberId]
+	g.cordoned[c.MemberId] = true
+	if news {
+		g.recordMember(EventMemberCordoned, c.MemberId, cordonReason(c.Drain), "")
+	}
+	if c.Drain {
+		g.draining[c.MemberId] = true
+		g.drain(c.MemberId, func(sc *scope) bool { return g.canMove(sc, sortedKeys(g.sessions)) })
+	}
+	return nil
+}
+
+func cordonReason(drain bool) string {
+	if drain {
+		return AskDrain
+	}
+	return ReasonCordon
+}
+
+func (g *Registry) uncordon(member string) {
+	had := g.cordoned[member]
+	delete(g.cordoned, member)
+	if had && g.activeVersion >= cordonVersion {
+		g.recordMember(EventMemberUncordoned, member, ReasonUncordon, "")
+		g.endDrain(member)
+	}
+	g.fillVacancies()
+}
+
+// drain asks a member for what it leads, as far as it is wanted.
+func (g *Registry) drain(member string, wanted func(*scope) bool) {
+	for _, sc := range g.ledBy(member) {
+		if wanted(sc) {
+			g.askHolder(sc, AskDrain, "")
+		}
+	}
+}
+
+// endDrain withdraws what a drain asked for.
+func (g *Registry) endDrain(member string) {
+	delete(g.draining, member)
+	for _, sc := range g.ledBy(member) {
+		if sc.ask != nil && sc.ask.reason == AskDrain {
+			g.withdrawAsk(sc)
+		}
+	}
+}
+
+// withdrawAsk lets the holder keep what it was asked for.
+func (g *Registry) withdrawAsk(sc *scope) {
+	g.touch(sc.leader)
+	g.record(EventDrainCancelled, sc, sc.leader, sc.ask.reason)
+	sc.ask = nil
+}
+
+// ledBy lists the scopes that a member leads, by session and then by id.
+func (g *Registry) ledBy(member string) (led []*scope) {
+	if g.members[member] == 0 {
+		return nil
+	}
+	for _, id := range sortedKeys(g.sessions) {
+		s := g.sessions[id]
+		if s.member != member {
+			continue
+		}
+		for _, name := range sortedKeys(s.leads) {
+			led = append(led, s.leads[name])
+		}
+	}
+	return led
+}
+
+// canMove reports whether somebody beside its holder's member can lead a scope now. order
+// lists the live sessions.
+func (g *Registry) canMove(sc *scope, order []SessionID) bool {
+	if g.forming {
+		return false
+	}
+	for _, id := range order {
+		s := g.sessions[id]
+		if s.member != sc.leader.member && !s.noted && sc.resignedBy != s.id && g.eligible(s, sc) {
+			return true
+		}
+	}
+	return false
+}
+
+// Draining lists the members that are asked for all they lead, sorted.
+func (g *Registry) Draining() []string { return sortedKeys(g.draining) }
+
+// PlanDrains returns at most limit moves for what draining members still lead and were
+// not asked for: somebody can lead it now. To is empty: whoever the election rule finds.
+func (g *Registry) PlanDrains(limit int) (moves []Move) {
+	if g.forming || len(g.draining) == 0 {
+		return nil
+	}
+	order := sortedKeys(g.sessions)
+	for _, member := range sortedKeys(g.draining) {
+		for _, sc := range g.ledBy(member) {
+			if len(moves) >= limit {
+				return moves
+			}
+			if sc.ask == nil && g.canMove(sc, order) {
+				moves = append(moves, Move{Scope: sc.spec.Id, Fence: sc.fence})
+			}
+		}
+	}
+	return moves
+}
