@@ -47,6 +47,11 @@ func TestGoldenJSON(t *testing.T) {
 	declared := record()
 	declared.Kind, declared.MemberId, declared.Session, declared.Term = uint32(core.EventScopeDeclared), "", 0, 0
 	declared.Fence, declared.IssuedWallNs, declared.Labels, declared.PrevHash = 0, 0, nil, nil
+	split := record()
+	split.Kind, split.MemberId, split.Reason, split.Fence = uint32(core.EventSplitBrain), "node-1", "two-claimants", 41
+	cordoned := &core.Record{Seq: 10, Revision: 1043, Ordinal: 1, Kind: uint32(core.EventMemberCordoned), MemberId: "node-2", Reason: "drain",
+		CorrelationId: "c-2", Actor: "client/operate/ann", Why: "kernel update", WallNs: loggedAt}
+	added := &core.Record{Seq: 11, Revision: 1044, Ordinal: 1, Kind: uint32(core.EventNodeAdded), Subject: "node-4", WallNs: loggedAt}
 	cases := map[string]any{
 		"leaders": LeadersOf(1042, []core.Token{token(), {Scope: "global-control", ScopeKind: "global", LeaderID: "node-1", Term: 1, Fence: 1}}, now,
 			func(t core.Token) time.Time {
@@ -61,6 +66,10 @@ func TestGoldenJSON(t *testing.T) {
 		"event-snapshot": EventOf(core.StreamItem{Kind: core.EventSnapshot, Cursor: core.Cursor{Revision: 1042, Ordinal: 3}, Token: &held}),
 		"event-mark":     EventOf(core.StreamItem{Kind: core.EventObserved, Cursor: core.Cursor{Revision: 1042, Ordinal: 3}, Reason: core.ReasonSnapshotEnd}),
 		"event-renewed":  EventOfRenewal(token(), now, now.Add(2*time.Second)),
+		"event-split":    EventOfRecord(split),
+		"event-cordoned": EventOfRecord(cordoned),
+		"event-node":     EventOfRecord(added),
+		"audit-members":  AuditResponse{Records: []AuditRecord{AuditRecordOf(cordoned), AuditRecordOf(added)}},
 		"held":           HeldOf("node-2", []core.Holding{{Token: token(), Until: 5_000}}, 3_000, 1_000_000),
 		"held-none":      HeldOf("node-2", nil, 3_000, 1_000_000),
 		"audit":          AuditResponse{Records: []AuditRecord{AuditRecordOf(record()), AuditRecordOf(declared)}},
@@ -115,11 +124,12 @@ func TestEventRoundTripThroughProto(t *testing.T) {
 }
 
 func drawEvent(t *rapid.T) Event {
-	kind := core.EventKind(rapid.IntRange(int(core.EventSnapshot), int(core.EventScopeRetired)).Draw(t, "kind"))
+	kind := core.EventKind(rapid.IntRange(int(core.EventSnapshot), int(core.EventRegistrarMoved)).Draw(t, "kind"))
 	e := Event{
 		Kind: kind.String(), Scope: rapid.String().Draw(t, "scope"), LeaderID: rapid.String().Draw(t, "leader"),
 		Reason: rapid.String().Draw(t, "reason"), CorrelationID: rapid.String().Draw(t, "correlation"),
 		OccurredAt: drawTime(t), Revision: rapid.Uint64().Draw(t, "revision"), Ordinal: rapid.Uint32().Draw(t, "ordinal"),
+		Subject: rapid.String().Draw(t, "subject"), Why: rapid.String().Draw(t, "why"),
 		Transport: rapid.SampledFrom([]string{"", "HTTP/2.0"}).Draw(t, "transport"),
 	}
 	if rapid.Bool().Draw(t, "token") {
@@ -170,6 +180,19 @@ func TestEventFromProtoNamesTheField(t *testing.T) {
 		var field *FieldError
 		if !errors.As(err, &field) || field.Field != want {
 			t.Errorf("want an error of field %s, have %v", want, err)
+		}
+	}
+}
+
+// A client is not stopped by what a later version tells.
+func TestEventsOfLaterVersions(t *testing.T) {
+	e, err := EventFromProto(&controlpb.LeadershipEvent{Kind: 999, Revision: 7, Ordinal: 2})
+	if err != nil || e.Known() || e.Kind != "EVENT_KIND_999" || e.Revision != 7 || e.Ordinal != 2 {
+		t.Errorf("have %+v, %v", e, err)
+	}
+	for kind := core.EventSnapshot; kind <= core.EventRegistrarMoved; kind++ {
+		if !(Event{Kind: kind.String()}).Known() {
+			t.Errorf("%s is not known", kind)
 		}
 	}
 }

@@ -2,11 +2,11 @@ package wire
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
@@ -36,12 +36,16 @@ func (t *Token) Proto() *controlpb.LeadershipToken {
 	}
 }
 
+// Known is false for a kind that only later versions know. Whoever reads a stream passes
+// over such an event, and resumes behind it.
+func (e Event) Known() bool { return controlpb.LeadershipEventKind_value[kindPrefix+e.Kind] != 0 }
+
 // EventFromProto converts what a gRPC stream delivered, so that a client shows the
-// same whichever API it used. Its error is a *FieldError.
+// same whichever API it used. A kind of a later version is named by its number. Its
+// error is a *FieldError.
 func EventFromProto(p *controlpb.LeadershipEvent) (Event, error) {
-	name, known := controlpb.LeadershipEventKind_name[int32(p.GetKind())]
-	if !known || p.GetKind() == controlpb.LeadershipEventKind_LEADERSHIP_EVENT_KIND_UNSPECIFIED {
-		return Event{}, malformed("kind", "is %d, which this version does not know", p.GetKind())
+	if p.GetKind() <= 0 {
+		return Event{}, malformed("kind", "is %d, want 1 or more", p.GetKind())
 	}
 	occurred, err := fromTimestamp("occurredAt", p.GetOccurredAt())
 	if err != nil {
@@ -52,7 +56,7 @@ func EventFromProto(p *controlpb.LeadershipEvent) (Event, error) {
 		return Event{}, err
 	}
 	return Event{
-		Kind: strings.TrimPrefix(name, kindPrefix), Scope: p.GetScope(), LeaderID: p.GetLeaderId(),
+		Kind: core.EventKind(p.GetKind()).String(), Scope: p.GetScope(), LeaderID: p.GetLeaderId(),
 		Token: token, Reason: p.GetReason(), CorrelationID: p.GetCorrelationId(), OccurredAt: occurred,
 		Revision: p.GetRevision(), Ordinal: p.GetOrdinal(), Transport: p.GetTransport(),
 		Subject: p.GetSubject(), Why: p.GetWhy(),

@@ -30,7 +30,8 @@ type Watch struct {
 // each led scope and an OBSERVED one with core.ReasonSnapshotEnd. When a node is lost
 // the stream goes on from another. Where that cannot be done, since the events in
 // between are no longer kept or the snapshot was not whole, an OBSERVED event with
-// core.ReasonResync says so and a new snapshot follows.
+// core.ReasonResync says so and a new snapshot follows. Kinds that only later versions know
+// are passed over.
 //
 // An error is the last thing that is yielded: every node refused the request itself.
 func (c *Client) Events(ctx context.Context, w Watch) iter.Seq2[Event, error] {
@@ -126,6 +127,12 @@ func (f *follower) show(p *controlpb.LeadershipEvent) error {
 		return fmt.Errorf("an event cannot be understood: %w", err)
 	}
 	f.endpoints.served()
+	if !e.Known() {
+		if e.Revision != 0 {
+			f.watch.From = &core.Cursor{Revision: e.Revision, Ordinal: e.Ordinal}
+		}
+		return nil
+	}
 	again := f.first && f.partial
 	f.first, f.partial = false, e.Kind == core.EventSnapshot.String()
 	if again && !f.yield(Event{Kind: core.EventObserved.String(), Reason: core.ReasonResync}, nil) {

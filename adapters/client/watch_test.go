@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
 // watching reads events until the test ends.
@@ -141,4 +143,25 @@ func TestCloseEndsEvents(t *testing.T) {
 		t.Error(err)
 	}
 	next(t, "the end", ended)
+}
+
+// What only a later version knows is passed over, and not asked for again.
+func TestEventsOfLaterVersionsArePassedOver(t *testing.T) {
+	t.Parallel()
+	f := &follower{endpoints: newEndpoints([]string{"a:1"}, time.Millisecond, time.Millisecond)}
+	var told []string
+	f.yield = func(e Event, _ error) bool {
+		told = append(told, e.Kind)
+		return true
+	}
+	for _, e := range []*controlpb.LeadershipEvent{
+		{Kind: controlpb.LeadershipEventKind(core.EventElected), Revision: 7, Ordinal: 1}, {Kind: 999, Revision: 7, Ordinal: 2}, {Kind: 999},
+	} {
+		if err := f.show(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(told, []string{"ELECTED"}) || f.watch.From == nil || *f.watch.From != (core.Cursor{Revision: 7, Ordinal: 2}) {
+		t.Errorf("it told %v, and would resume behind %v", told, f.watch.From)
+	}
 }
