@@ -56,6 +56,8 @@ var rooms = []room{
 		why: "logs and metrics are told, they ask nobody"},
 	{path: "adapters/clock", may: []string{"core"},
 		why: "the clock of leases is one for servers and members alike"},
+	{path: "adapters/gossip", may: []string{"core"},
+		why: "gossip tells what it hears, and knows neither who listens nor what is done about it"},
 	{path: "adapters/host", may: []string{"core", "core/logpb", "adapters/clock"},
 		tests: []string{"adapters/raftlog"},
 		why:   "the loop is handed its log and its network, so that tests can hand it others"},
