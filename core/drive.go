@@ -83,6 +83,7 @@ type Input struct {
 	Read        *ReadInput    // a local caller wants to read what is committed now
 	Unreachable NodeID        // sending to this replica failed
 	Store       *StoreReply   // the external store answered
+	Removed     bool          // another node says that this one was removed from the cluster
 	HandOver    bool          // give the registrar's office to another replica, before a shutdown
 }
 

@@ -27,7 +27,9 @@ type journal interface {
 	// answer goes to the table of reads.
 	confirmOffice(check uint64)
 	confirmRead(id uint64)
+	// handOver gives the office to another replica, handOverTo to a certain one (0: any).
 	handOver()
+	handOverTo(NodeID)
 	hasReady() bool
 	ready(rd *Ready)
 	advance() error

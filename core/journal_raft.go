@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -44,7 +45,14 @@ type raftJournal struct {
 	auditFlushAt Time
 	replayCheck  *Record // the newest durable record at boot, until the replay passed it
 
-	plantSkip uint64
+	// The members of the log.
+	heard          map[NodeID]Time   // when each other replica last said anything
+	changeDue      Time              // when the next change of the members may be proposed
+	membersChanged bool              // since the last snapshot
+	waits          map[NodeID]string // why the registrar's next step about a node waits
+
+	plantSkip  uint64
+	bootCommit uint64
 }
 
 // firstIndex is the index of the snapshot that every new log starts with: it
@@ -54,7 +62,7 @@ const firstIndex = 1
 // newRaftJournal builds raft and the registry from what the log holds.
 func newRaftJournal(r *Replica, boot Boot) (*raftJournal, error) {
 	j := &raftJournal{
-		r: r, reportAt: map[NodeID]Time{}, auditFlushAt: Never, nextTick: Never, auditedTo: boot.AuditedTo,
+		r: r, reportAt: map[NodeID]Time{}, heard: map[NodeID]Time{}, waits: map[NodeID]string{}, changeDue: minTime, auditFlushAt: Never, nextTick: Never, auditedTo: boot.AuditedTo,
 		replayCheck: boot.LastRecord, storage: raft.NewMemoryStorage(), timer: electionTimer{timeout: r.cfg.ElectionTimeout, rng: r.rng},
 	}
 	if boot.LastRecord != nil {
@@ -62,17 +70,24 @@ func newRaftJournal(r *Replica, boot Boot) (*raftJournal, error) {
 	}
 	j.timer.Reset(r.now)
 	snap := boot.Snapshot
-	if raft.IsEmptySnap(snap) {
+	switch waiting := raft.IsEmptySnap(snap) && boot.HardState.GetCommit() == 0; {
+	case waiting && r.cfg.Join:
+		snap = nil // the registrar sends one
+	case waiting && boot.HardState != nil:
+		return nil, errors.New("this node was started to join a cluster and has not been let in; start it as one that joins")
+	case raft.IsEmptySnap(snap):
 		snap = j.firstSnapshot()
 	}
-	if err := j.storage.ApplySnapshot(snap); err != nil {
-		return nil, err
+	if snap != nil {
+		if err := j.storage.ApplySnapshot(snap); err != nil {
+			return nil, err
+		}
 	}
 	if boot.HardState != nil {
 		if err := j.storage.SetHardState(boot.HardState); err != nil {
 			return nil, err
 		}
-		j.vote = boot.HardState.GetVote()
+		j.vote, j.bootCommit = boot.HardState.GetVote(), boot.HardState.GetCommit()
 	}
 	if err := j.storage.Append(boot.Entries); err != nil {
 		return nil, err
@@ -111,7 +126,7 @@ func (j *raftJournal) raftConfig(applied uint64) *raft.Config {
 	return &raft.Config{
 		ID: uint64(c.ID), ElectionTick: max(2, int(c.ElectionTimeout/c.HeartbeatInterval)), HeartbeatTick: 1,
 		Storage: j.storage, Applied: applied, MaxSizePerMsg: MaxBatchBytes, MaxUncommittedEntriesSize: MaxUncommitted,
-		MaxInflightMsgs: 256, CheckQuorum: !plain, PreVote: !plain, DisableProposalForwarding: true, Logger: c.Logger,
+		MaxInflightMsgs: 256, CheckQuorum: !plain, PreVote: !plain, DisableProposalForwarding: true, StepDownOnRemoval: true, Logger: c.Logger,
 	}
 }
 
@@ -133,6 +148,7 @@ func (j *raftJournal) step(in *Input) {
 }
 
 func (j *raftJournal) receive(m *Message) {
+	j.heard[m.From] = j.r.now
 	if err := j.node.Step(m.Raft); err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		j.r.cfg.Logger.Warningf("raft message refused: %v", err)
 	}
@@ -170,6 +186,9 @@ func (j *raftJournal) tickFollower() {
 		if err := j.node.ForgetLeader(); err != nil {
 			j.r.cfg.Logger.Warningf("forget leader: %v", err)
 		}
+	}
+	if now >= j.timer.stand && !j.votes() {
+		j.timer.Reset(now)
 	}
 	if now >= j.timer.stand {
 		j.r.status.campaigns++
@@ -210,25 +229,35 @@ func (j *raftJournal) doubtful() bool { return false }
 func (j *raftJournal) committed() uint64 { return j.commit }
 
 func (j *raftJournal) notReady() string {
-	if n := len(j.r.cfg.Voters); j.r.lead == 0 {
+	if j.joins() {
+		return "this node has not been let in: add it to the cluster, or wait until the registrar reaches it"
+	}
+	if n := len(j.confState.GetVoters()); j.r.lead == 0 {
 		return fmt.Sprintf("no registrar: fewer than %d of the %d registry nodes can reach each other, or they are electing one", n/2+1, n)
 	}
 	return ""
 }
 
-// handOver gives the office to the replica that is furthest.
+// handOver gives the office to the voter that is furthest, if it can to one that stays.
 func (j *raftJournal) handOver() {
 	if !j.r.leading {
 		return
 	}
-	var best, match uint64
-	j.node.WithProgress(func(id uint64, _ raft.ProgressType, pr raftProgress) {
-		if NodeID(id) != j.r.cfg.ID && pr.RecentActive && (best == 0 || pr.Match > match) {
-			best, match = id, pr.Match
-		}
-	})
-	if best != 0 {
-		j.node.TransferLeader(best)
+	heir := j.heir(true)
+	if heir == 0 {
+		heir = j.heir(false)
+	}
+	if heir != 0 {
+		j.node.TransferLeader(uint64(heir))
+	}
+}
+
+func (j *raftJournal) handOverTo(id NodeID) {
+	switch {
+	case id == 0:
+		j.handOver()
+	case j.r.leading && slices.Contains(j.confState.GetVoters(), uint64(id)):
+		j.node.TransferLeader(uint64(id))
 	}
 }
 
@@ -396,10 +425,14 @@ func (j *raftJournal) installed(snap *raftpb.Snapshot) {
 }
 
 func (j *raftJournal) apply(e *raftpb.Entry) error {
-	if e.GetType() != raftpb.EntryNormal {
-		return errors.New("a change of the voters, which this build does not make")
-	}
 	j.logBytes += len(e.GetData())
+	switch e.GetType() {
+	case raftpb.EntryNormal:
+	case raftpb.EntryConfChangeV2:
+		return j.applyChange(e)
+	default:
+		return errors.New("a change of the voters in a form that this build does not make")
+	}
 	return j.r.apply(logEntry{index: e.GetIndex(), term: e.GetTerm(), data: e.GetData()}, e.GetIndex() == j.plantSkip)
 }
 
@@ -430,14 +463,17 @@ func (j *raftJournal) takeCheckpoint() error {
 	r := j.r
 	applied := r.registry.Revision()
 	full := j.logBytes > MaxLogBytes
-	if applied == j.snapshotAt || (!full && applied < j.snapshotAt+r.cfg.SnapshotEntries) {
+	// After a change of the members at once: a node that joins can only begin with a
+	// snapshot that names it.
+	if applied == j.snapshotAt || (!full && !j.membersChanged && applied < j.snapshotAt+r.cfg.SnapshotEntries) {
 		return nil
 	}
+	j.membersChanged = false
 	data, err := marshalSnapshot(r.registry.Snapshot())
 	if err != nil {
 		return err
 	}
-	snap, err := j.storage.CreateSnapshot(applied, j.confState, data)
+	snap, err := j.storage.CreateSnapshot(applied, j.plantStale(), data)
 	if err != nil {
 		return err
 	}

@@ -126,6 +126,9 @@ func (j *storeJournal) propose(data []byte) error {
 // the others need not wait for silence.
 func (j *storeJournal) handOver() { j.leaving = j.leaving || j.holding }
 
+// handOverTo vacates the office; who takes it next is not in this replica's hand.
+func (j *storeJournal) handOverTo(NodeID) { j.handOver() }
+
 // appendCall is the append that was not answered yet, or the next one.
 func (j *storeJournal) appendCall() *StoreAppend {
 	if a := j.attempt; a != nil && a.Guard == j.position() && a.Lead.Identity == j.identity {

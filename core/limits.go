@@ -9,6 +9,10 @@ const (
 	MaxScopes          = 16_384   // declared scopes
 	MaxSessions        = 1_024    // live sessions
 	MaxReplicas        = 9        // voters
+	MaxNodes           = 12       // nodes: voters, and those on the way in or out
+	MaxRemovedNodes    = 4_096    // names of nodes that are never used again
+	MaxNodeName        = 63       // bytes
+	MaxNodeAddress     = 261      // bytes: a host name, a colon and a port
 	MaxStands          = 256      // stands of one session
 	MaxStandBytes      = 16 << 10 // their selectors, encoded
 	MaxLabels          = 16       // labels of a scope, session or selector

@@ -17,6 +17,14 @@ func (g *Registry) announceVersion(a *logpb.AnnounceVersion) *Error {
 	if _, known := g.versions[NodeID(a.Replica)]; !known && len(g.versions) >= 4*MaxReplicas {
 		return &Error{Code: CodeLimit, Field: "replica", Message: "too many replicas announced a version"}
 	}
+	if g.removedIDs[NodeID(a.Replica)] {
+		return refuse(CodeConflict, "node %d was removed", a.Replica)
+	}
+	if a.Node != nil && g.activeVersion >= nodesVersion {
+		if err := g.introduceNode(NodeID(a.Replica), a.Node); err != nil {
+			return err
+		}
+	}
 	g.versions[NodeID(a.Replica)] = a.MaxVersion
 	g.raiseVersion()
 	return nil
@@ -30,5 +38,8 @@ func (g *Registry) raiseVersion() {
 	for _, v := range g.voters {
 		lowest = min(lowest, g.versions[v])
 	}
-	g.activeVersion = max(g.activeVersion, lowest)
+	if lowest > g.activeVersion {
+		g.activeVersion = lowest
+		g.outcome.Nodes = true // now they may tell their names
+	}
 }

@@ -24,6 +24,12 @@ type Config struct {
 	VoterNames map[NodeID]string
 	// ClusterID is written into the registry by its first registrar.
 	ClusterID string
+	// Join says that this replica begins with nothing and is let into a log that others
+	// keep: Voters are not used then. It counts only while its own log is empty.
+	Join bool
+	// Addresses are where this replica's node listens, told to the others; empty: it does
+	// not tell.
+	Addresses NodeAddresses
 	// Store says that the log lies in an external store, not with the replicas.
 	Store bool
 	// Seed makes this replica's randomness: when it stands, ids it mints. Two
@@ -54,6 +60,9 @@ type Config struct {
 	// Logger takes raft's own log; nil: none.
 	Logger raft.Logger
 }
+
+// NodeAddresses are where a node listens, each host:port. All empty: not known.
+type NodeAddresses struct{ Peer, HTTP, GRPC string }
 
 // EnsureDefaults fills in every field that was left at zero.
 func (c *Config) EnsureDefaults() {
@@ -94,11 +103,12 @@ func (c *Config) Validate() error {
 		}
 	}
 	check(c.ID != 0, "id", "0 is nobody")
-	check(slices.Contains(c.Voters, c.ID), "voters", "replica %d is not among the voters %v", c.ID, c.Voters)
+	check(c.Join || slices.Contains(c.Voters, c.ID), "voters", "replica %d is not among the voters %v", c.ID, c.Voters)
 	check(len(c.Voters) <= MaxReplicas, "voters", "%d replicas; at most %d are allowed", len(c.Voters), MaxReplicas)
 	sorted := slices.Clone(c.Voters)
 	slices.Sort(sorted)
 	check(len(slices.Compact(sorted)) == len(c.Voters), "voters", "%v names a replica twice", c.Voters)
+	check(!c.Join || !c.Store, "join", "a registry in an external store is not joined; write every node under peers")
 	check(c.ClusterID != "", "clusterId", "empty")
 	check(len(c.Name) <= MaxRequestID/2, "name", "%d bytes; at most %d are allowed", len(c.Name), MaxRequestID/2)
 	check(c.HeartbeatInterval > 0, "heartbeatInterval", "%v; want a positive duration", c.HeartbeatInterval)
@@ -137,6 +147,7 @@ type Replica struct {
 
 	out            Emission
 	status         statusCounters
+	wall           int64 // the wall clock, for entries proposed in this turn
 	plantWall      int64
 	plantDecisions []*logpb.Command
 }
@@ -205,6 +216,8 @@ type Status struct {
 	Campaigns        uint64
 	Offices          uint64
 	PendingRequests  int
+	// Nodes is what the registrar knows of the members of a raft log; empty elsewhere.
+	Nodes []NodeProgress
 	AttachedMembers  int
 }
 
@@ -216,6 +229,9 @@ func (r *Replica) Status() Status {
 		Applied: r.registry.Revision(), Committed: r.journal.committed(), Version: r.registry.Version(), Forming: forming,
 		SnapshotInstalls: r.status.installs, Checkpoints: r.status.checkpoints, Campaigns: r.status.campaigns,
 		Offices: r.status.offices, PendingRequests: len(r.requests.byID), AttachedMembers: len(r.attached.bySession),
+	}
+	if j, raft := r.journal.(*raftJournal); raft {
+		s.Nodes = j.progress()
 	}
 	s.NotReadyReason = r.notReady()
 	s.Ready = s.NotReadyReason == ""
@@ -264,6 +280,8 @@ func (r *Replica) step(in *Input) {
 		r.attached.detach(in.Detached)
 	case in.Unreachable != 0, in.Store != nil:
 		r.journal.step(in)
+	case in.Removed:
+		r.removed(", as another node says")
 	case in.HandOver:
 		r.journal.handOver()
 	}
@@ -271,7 +289,7 @@ func (r *Replica) step(in *Input) {
 
 func (r *Replica) receive(in *Input) {
 	m := in.Message
-	if m.To != r.cfg.ID || !slices.Contains(r.cfg.Voters, m.From) {
+	if m.To != r.cfg.ID || !r.listensTo(m.From) {
 		return
 	}
 	switch {
@@ -289,7 +307,7 @@ func (r *Replica) receive(in *Input) {
 // Tick lets time pass. It must follow Step with the same now. wall is the wall
 // clock, in Unix nanoseconds, that entries proposed now are stamped with.
 func (r *Replica) Tick(now Time, wall int64) {
-	r.now = now
+	r.now, r.wall = now, wall
 	if r.err != nil {
 		return
 	}

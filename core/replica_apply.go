@@ -45,6 +45,7 @@ func (r *Replica) install(g *Registry) {
 	}
 	r.attached.markAll()
 	r.requests.answerKept(&r.out, &g.replies)
+	r.followNodes(&Outcome{Nodes: true})
 }
 
 // watchOffice notices that this replica became registrar or ceased to be it.
@@ -151,15 +152,30 @@ func (r *Replica) apply(e logEntry, twice bool) error {
 	if err := r.journal.recorded(out); err != nil {
 		return err
 	}
+	r.take(e.term, out)
+	return r.answer(e.data, out)
+}
+
+// applied takes in what an entry without commands did.
+func (r *Replica) applied(term uint64, out *Outcome) error {
+	if err := r.journal.recorded(out); err != nil {
+		return err
+	}
+	r.take(term, out)
+	return nil
+}
+
+// take tells every part what an applied entry did.
+func (r *Replica) take(term uint64, out *Outcome) {
 	r.followSessions(out)
-	if r.leading && !r.officeOpen && e.term == r.term {
+	if r.leading && !r.officeOpen && term == r.term {
 		r.openOffice()
 	}
 	for _, k := range out.Keeper {
 		r.keeper.Applied(k)
 	}
 	r.attached.caughtUp()
-	return r.answer(e.data, out)
+	r.followNodes(out)
 }
 
 // openOffice: the office's first entry is applied.

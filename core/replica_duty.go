@@ -21,27 +21,33 @@ type duties struct {
 	formation   uint64 // that formAt belongs to
 	rebalanceAt Time
 	balancedAt  uint64 // the revision at which nothing was to be moved
+	nodesAt     Time   // when to look at what is to be done with nodes
+
+	// The office is to be handed on, and was asked to be until then.
+	move              *RegistrarMove
+	moveAt, moveUntil Time
 }
 
 func newDuties() duties {
-	return duties{announceAt: minTime, bootstrapAt: Never, formAt: Never, rebalanceAt: Never}
+	return duties{announceAt: minTime, bootstrapAt: Never, formAt: Never, rebalanceAt: Never, nodesAt: Never, moveAt: Never}
 }
 
 // forget drops what belonged to an office, at its beginning and at its end: a
 // deadline that outlived it would never be met, and never let the host sleep.
 func (d *duties) forget() {
 	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
+	d.nodesAt, d.moveAt, d.move = Never, Never, nil
 }
 
 func (d *duties) open(now Time, interval time.Duration) {
-	d.bootstrapAt = now
+	d.bootstrapAt, d.nodesAt = now, now
 	if interval > 0 {
 		d.rebalanceAt = now.Add(interval)
 	}
 }
 
 func (d *duties) deadline() Time {
-	return min(d.announceAt, d.bootstrapAt, d.formAt, d.rebalanceAt)
+	return min(d.announceAt, d.bootstrapAt, d.formAt, d.rebalanceAt, d.nodesAt, d.moveAt)
 }
 
 func (r *Replica) tickDuties() {
@@ -52,14 +58,18 @@ func (r *Replica) tickDuties() {
 	r.bootstrap()
 	r.form()
 	r.rebalance()
+	r.changeNodes()
+	r.moveRegistrar()
 }
 
-// announce tells the registry which protocol version this replica understands.
+// announce tells the registry which protocol version this replica understands, what its
+// node is called and where it listens.
 func (r *Replica) announce() {
 	if r.now < r.duties.announceAt {
 		return
 	}
-	if r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion || r.registry.Version() > r.cfg.MaxVersion {
+	self := r.introduction()
+	if r.registry.Version() > r.cfg.MaxVersion || (self == nil && r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion) {
 		r.duties.announceAt = Never
 		return
 	}
@@ -68,7 +78,7 @@ func (r *Replica) announce() {
 		return
 	}
 	r.handToRegistrar([]*logpb.Command{r.own(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{
-		AnnounceVersion: &logpb.AnnounceVersion{Replica: uint64(r.cfg.ID), MaxVersion: r.cfg.MaxVersion},
+		AnnounceVersion: &logpb.AnnounceVersion{Replica: uint64(r.cfg.ID), MaxVersion: r.cfg.MaxVersion, Node: self},
 	}})})
 }
 

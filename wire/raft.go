@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -136,15 +137,53 @@ func checkVoters(c *raftpb.ConfState) error {
 	if n := len(c.GetVoters()); n == 0 || n > core.MaxReplicas {
 		return malformed(field+".voters", "are %d, want 1 to %d", n, core.MaxReplicas)
 	}
-	if len(c.GetLearners())+len(c.GetVotersOutgoing())+len(c.GetLearnersNext()) > 0 {
-		return malformed(field, "has learners or outgoing voters, want voters only")
+	if n := len(c.GetVotersOutgoing()); n > core.MaxReplicas {
+		return malformed(field+".voters_outgoing", "are %d, at most %d are allowed", n, core.MaxReplicas)
 	}
-	seen := make(map[uint64]bool, core.MaxReplicas)
-	for i, id := range c.GetVoters() {
+	if c.GetAutoLeave() && len(c.GetVotersOutgoing()) == 0 {
+		return malformed(field+".auto_leave", "is set without outgoing voters")
+	}
+	if n := len(c.GetLearners()) + len(c.GetLearnersNext()); n > core.MaxNodes {
+		return malformed(field+".learners", "are %d, at most %d are allowed", n, core.MaxNodes)
+	}
+	for _, set := range []struct {
+		name string
+		ids  []uint64
+	}{
+		{"voters", c.GetVoters()}, {"voters_outgoing", c.GetVotersOutgoing()},
+		{"learners", append(slices.Clone(c.GetVoters()), c.GetLearners()...)},
+		{"learners_next", append(slices.Clone(c.GetLearners()), c.GetLearnersNext()...)},
+	} {
+		if err := checkSet(field+"."+set.name, set.ids); err != nil {
+			return err
+		}
+	}
+	return checkLearnersNext(c)
+}
+
+// checkSet: no id is 0 or there twice.
+func checkSet(field string, ids []uint64) error {
+	seen := make(map[uint64]bool, len(ids))
+	for i, id := range ids {
 		if id == 0 || seen[id] {
-			return malformed(fmt.Sprintf("%s.voters[%d]", field, i), "is %d: zero or a repetition", id)
+			return malformed(fmt.Sprintf("%s[%d]", field, i), "is %d: zero or a repetition", id)
 		}
 		seen[id] = true
+	}
+	return nil
+}
+
+// checkLearnersNext: who is to become a learner is a voter of before, and of now no more.
+func checkLearnersNext(c *raftpb.ConfState) error {
+	for i, id := range c.GetLearnersNext() {
+		if !slices.Contains(c.GetVotersOutgoing(), id) || slices.Contains(c.GetVoters(), id) {
+			return malformed(fmt.Sprintf("raft.snapshot.metadata.conf_state.learners_next[%d]", i), "is %d, which is no outgoing voter", id)
+		}
+	}
+	for i, id := range c.GetLearners() {
+		if slices.Contains(c.GetVotersOutgoing(), id) {
+			return malformed(fmt.Sprintf("raft.snapshot.metadata.conf_state.learners[%d]", i), "is %d, which is an outgoing voter", id)
+		}
 	}
 	return nil
 }
