@@ -102,7 +102,7 @@ func (s *stories) restart(t *testing.T) {
 // away keeps the server down for longer than any lease lasts.
 func (s *stories) away(t *testing.T) {
 	for range s.rounds {
-		before := s.c.AwaitSettled(20 * time.Second)
+		before := s.c.AwaitBelieved(20 * time.Second)
 		sizes := logSizes(s.c)
 		down := time.Now()
 		s.c.Store.Kill()
@@ -126,7 +126,7 @@ func (s *stories) away(t *testing.T) {
 // hang stops the server where it is, connections open, and lets it go on later.
 func (s *stories) hang(t *testing.T) {
 	for range s.rounds {
-		before := s.c.AwaitSettled(20 * time.Second)
+		before := s.c.AwaitBelieved(20 * time.Second)
 		paused := time.Now()
 		s.c.Store.Pause()
 		s.disbelieved = append(s.disbelieved, s.unbelieved(t, paused))

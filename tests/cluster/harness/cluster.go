@@ -197,6 +197,39 @@ func (c *Cluster) Settled() (Leaders, error) {
 	return first, nil
 }
 
+// AwaitBelieved waits until every scope is led, and by a member that believes it. Who is
+// elected and not told yet has nothing to lose in an outage: it goes on under its fence.
+func (c *Cluster) AwaitBelieved(within time.Duration) (all Leaders) {
+	c.t.Helper()
+	Await(c.t, within, "every scope led, and every leader believing it", func() (err error) {
+		if all, err = c.Settled(); err != nil {
+			return err
+		}
+		return c.believed(all)
+	})
+	return all
+}
+
+// believed returns nil when every leader of all holds what it leads.
+func (c *Cluster) believed(all Leaders) error {
+	holds := make(map[string]uint64, len(all.ByScope))
+	for _, n := range c.Nodes {
+		here, err := n.Held()
+		if err != nil {
+			return err
+		}
+		for _, h := range here.Held {
+			holds[h.Scope] = h.FenceToken
+		}
+	}
+	for scope, token := range all.ByScope {
+		if holds[scope] != token.FenceToken {
+			return fmt.Errorf("%s is led by %s under fence %d, and nobody believes that yet", scope, token.LeaderID, token.FenceToken)
+		}
+	}
+	return nil
+}
+
 // AwaitTrail waits until every node has the same audit trail, and returns it.
 func (c *Cluster) AwaitTrail(within time.Duration) (trail Trail) {
 	c.t.Helper()
