@@ -5,7 +5,6 @@
 package config
 
 import (
-	"hash/fnv"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -67,6 +66,10 @@ type Config struct {
 	// Peers are all replicas, this node among them, the same on each. Not written:
 	// this node alone.
 	Peers []Peer `koanf:"peers"`
+	// Join starts a node that is added to a cluster which runs already: with nothing, and
+	// without a vote until it was let in. Peers then name this node and at least one of
+	// the others. It counts only while the data directory is new.
+	Join bool `koanf:"join"`
 	// Scopes and Shards are declared by this node and stood for by its member.
 	Scopes []Scope `koanf:"scopes"`
 	Shards []Shard `koanf:"shards"`
@@ -78,6 +81,9 @@ type Config struct {
 	Streams Streams `koanf:"streams"`
 	Metrics Metrics `koanf:"metrics"`
 	Log     Log     `koanf:"log"`
+
+	// Gossip is what stands beside this, under mesh.gossip.
+	Gossip Gossip `koanf:"-"`
 }
 
 // Listeners are the addresses this node listens on, each host:port.
@@ -109,9 +115,7 @@ type Peer struct {
 // Replica is the number of this peer in the log: the FNV-1a hash of its id, so that
 // it depends neither on the order of the peers nor on how many there are. Never 0.
 func (p Peer) Replica() core.NodeID {
-	h := fnv.New64a()
-	h.Write([]byte(p.ID))
-	return core.NodeID(max(h.Sum64(), 1))
+	return core.NodeIDOf(p.ID)
 }
 
 // Scope is a scope written by its id. A list may hold the bare id instead.
@@ -194,6 +198,7 @@ func Default() Config {
 		Streams:            Streams{Max: 256, WriteTimeout: 5 * time.Second, Heartbeat: 10 * time.Second},
 		Metrics:            Metrics{LeaderSeries: 1000},
 		Log:                Log{Level: "info", Format: "auto"},
+		Gossip:             defaultGossip(),
 	}
 }
 

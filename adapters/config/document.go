@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -181,11 +182,16 @@ func (d *document) line(key string) int {
 	}
 }
 
+// notWritten is the tag of a field that no key of the struct's mapping sets.
+const notWritten = "-"
+
 // fieldTypes are the keys of a struct of settings.
 func fieldTypes(t reflect.Type) map[string]reflect.Type {
 	fields := make(map[string]reflect.Type, t.NumField())
 	for i := range t.NumField() {
-		fields[t.Field(i).Tag.Get("koanf")] = t.Field(i).Type
+		if tag := t.Field(i).Tag.Get("koanf"); tag != notWritten {
+			fields[tag] = t.Field(i).Type
+		}
 	}
 	return fields
 }
@@ -215,10 +221,5 @@ func describe(t reflect.Type) string {
 }
 
 func sortedFields(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i] = t.Field(i).Tag.Get("koanf")
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(fieldTypes(t)))
 }

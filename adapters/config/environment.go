@@ -8,24 +8,33 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// EnvPrefix starts the name of every variable that overrides a setting, in any
-// case: MESH_LEADERSHIP__TLS__CERT is mesh.leadership.tls.cert.
-const EnvPrefix = "MESH_LEADERSHIP__"
+// EnvPrefix and GossipEnvPrefix start the name of every variable that overrides a
+// setting, in any case: MESH_LEADERSHIP__TLS__CERT is mesh.leadership.tls.cert.
+const (
+	EnvPrefix       = "MESH_LEADERSHIP__"
+	GossipEnvPrefix = "MESH_GOSSIP__"
+)
+
+// envRoot starts the name of a variable of ours; what follows leads on from mesh.
+const envRoot = "MESH_"
 
 // environment is the layer of settings that variables override.
 type environment struct {
-	values   map[string]any    // as under mesh.leadership
+	values   map[string]any    // as under mesh
 	names    map[string]string // key of a setting -> variable
 	problems Problems
 }
 
-// readEnvironment takes what concerns us out of environ, NAME=value each.
+// readEnvironment takes what concerns us out of environ, NAME=value each. t is the type
+// of what stands under mesh.
 func readEnvironment(environ []string, t reflect.Type) *environment {
 	e := &environment{values: map[string]any{}, names: map[string]string{}}
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(pair, "=")
-		if len(name) >= len(EnvPrefix) && strings.EqualFold(name[:len(EnvPrefix)], EnvPrefix) {
-			e.override(name, value, t)
+		for _, prefix := range []string{EnvPrefix, GossipEnvPrefix} {
+			if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+				e.override(name, value, t)
+			}
 		}
 	}
 	return e
@@ -37,8 +46,8 @@ func (e *environment) problem(name, key, what, want string) {
 
 // override follows the name from setting to setting and writes the value there.
 func (e *environment) override(name, value string, t reflect.Type) {
-	into, key := e.values, rootKey
-	parts := strings.Split(name[len(EnvPrefix):], "__")
+	into, key := e.values, "mesh"
+	parts := strings.Split(name[len(envRoot):], "__")
 	for i, part := range parts {
 		fields := map[string]reflect.Type{}
 		if t.Kind() == reflect.Struct {

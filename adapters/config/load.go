@@ -22,6 +22,7 @@ type file struct {
 
 type mesh struct {
 	Leadership Config `koanf:"leadership"`
+	Gossip     Gossip `koanf:"gossip"`
 }
 
 // layer is a koanf provider of values that were read already.
@@ -59,19 +60,26 @@ func readFile(path string) ([]byte, error) {
 // parse does all of Load that needs no disk.
 func parse(path string, data []byte, environ []string) (*Config, Problems) {
 	values, doc := readDocument(data, reflect.TypeFor[file]())
-	env := readEnvironment(environ, reflect.TypeFor[Config]())
+	env := readEnvironment(environ, reflect.TypeFor[mesh]())
 	problems := append(doc.problems, env.problems...)
 
-	f := file{mesh{Default()}}
+	f := file{mesh{Default(), defaultGossip()}}
 	c := &f.Mesh.Leadership
 	if values == nil {
 		return c, located(problems, path, doc, env)
 	}
 	problems = append(problems, merge(&f, values, env.values)...)
-	c.derive(func(key string) bool {
-		_, inFile := doc.lines[rootKey+"."+key]
-		return inFile || env.variable(rootKey+"."+key) != ""
-	})
+	written := func(root string) func(key string) bool {
+		return func(key string) bool {
+			_, inFile := doc.lines[root+"."+key]
+			return inFile || env.variable(root+"."+key) != ""
+		}
+	}
+	c.derive(written(rootKey))
+	_, inFile := doc.lines[gossipKey]
+	_, inEnv := env.variableBelow(gossipKey)
+	c.Gossip = f.Mesh.Gossip
+	c.Gossip.derive(c, inFile || inEnv, written(gossipKey))
 	problems = append(problems, c.strayBlocks(doc, env)...)
 	for _, p := range c.problems() {
 		if !problems.concern(p.Key) {
@@ -109,7 +117,7 @@ func located(problems Problems, path string, doc *document, env *environment) Pr
 // merge lays the environment over the file and decodes both into f.
 func merge(f *file, values, overrides map[string]any) Problems {
 	layers := koanf.New(".")
-	for _, l := range []layer{values, {"mesh": map[string]any{"leadership": overrides}}} {
+	for _, l := range []layer{values, {"mesh": overrides}} {
 		if err := layers.Load(l, nil); err != nil {
 			return Problems{{What: err.Error()}}
 		}
@@ -119,6 +127,7 @@ func merge(f *file, values, overrides map[string]any) Problems {
 
 // anchorPaths lets relative paths start at the folder of the file.
 func (c *Config) anchorPaths(folder string) {
+	c.Gossip.anchor(folder)
 	paths := append(c.Registry.paths(), &c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.CA)
 	for _, p := range append(paths, c.accessPaths()...) {
 		if *p != "" && !filepath.IsAbs(*p) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -31,10 +32,13 @@ const (
 func (c *Config) Validate() error { return c.problems().orNil() }
 
 // judge collects problems with settings of one configuration.
-type judge struct{ found Problems }
+type judge struct {
+	root  string // where the settings stand; empty: rootKey
+	found Problems
+}
 
 func (j *judge) refuse(key, what, want string) {
-	j.found = append(j.found, Problem{Key: rootKey + "." + key, What: what, Want: want})
+	j.found = append(j.found, Problem{Key: cmp.Or(j.root, rootKey) + "." + key, What: what, Want: want})
 }
 
 func (j *judge) refuseError(key string, err error) {
@@ -106,7 +110,7 @@ func (c *Config) problems() Problems {
 	if len(j.found) == 0 {
 		c.judgeTiming(&j)
 	}
-	return j.found
+	return append(j.found, c.gossipProblems()...)
 }
 
 func (c *Config) judgeIdentity(j *judge) {
@@ -173,6 +177,12 @@ func (j *judge) address(key, address string, listener bool) string {
 }
 
 func (c *Config) judgePeers(j *judge) {
+	switch {
+	case c.Join && c.Registry.External():
+		j.refuse("join", "is for a registry that the nodes keep themselves, and registry.store is "+clip(c.Registry.Store), "leave it out, and write every node under peers")
+	case c.Join && len(c.Peers) < 2:
+		j.refuse("join", "there is nobody to join", "write under peers this node and at least one of the cluster")
+	}
 	if len(c.Peers) == 0 || len(c.Peers) > core.MaxReplicas {
 		j.refuse("peers", fmt.Sprintf("%d replicas", len(c.Peers)), fmt.Sprintf("1 to %d are right, 3 or 5 for most", core.MaxReplicas))
 	}

@@ -3,7 +3,6 @@ package gossip
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -136,7 +135,7 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []by
 func addressOf(n *memberlist.Node) string {
 	address, ok := netip.AddrFromSlice(n.Addr)
 	if !ok {
-		return net.IP(n.Addr).String()
+		return n.Addr.String()
 	}
 	return netip.AddrPortFrom(address.Unmap(), n.Port).String()
 }
