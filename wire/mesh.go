@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/wire/controlpb"
 )
@@ -66,6 +67,19 @@ func RebalanceCommands(r *controlpb.RebalanceRequest) (base *logpb.Command, limi
 	}
 	base, err = commandOf(r)
 	return base, limit, err
+}
+
+// NodeProto converts a node that keeps the registry, with what the status of the asked
+// node says of it.
+func NodeProto(n core.NodeInfo, st *core.Status) *controlpb.Node {
+	p := &controlpb.Node{Name: n.Name, Stage: n.Stage.String(), Registrar: n.ID == st.Registrar,
+		PeerAddress: n.PeerAddress, HttpAddress: n.HTTPAddress, GrpcAddress: n.GRPCAddress, Replaces: n.Replaces}
+	for _, progress := range st.Nodes {
+		if progress.ID == n.ID {
+			p.Match, p.Reachable = &progress.Match, &progress.Active
+		}
+	}
+	return p
 }
 
 // newNode converts a node that is to be.

@@ -53,10 +53,14 @@ func (s *Service) ListPeers(ctx context.Context, r *controlpb.ListPeersRequest) 
 		all[p.ID] = p.proto()
 	}
 	answer := &controlpb.ListPeersResponse{Self: s.o.NodeID}
-	s.o.Source.View(func(g *core.Registry, st core.Status) {
-		if err = vouch(&st); err == nil {
-			answer.Revision = g.Revision()
-			all.register(g)
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err = s.weigh(ctx, func(g *core.Registry, _ core.Status) {
+		answer.Revision = g.Revision()
+		for _, id := range g.KnownMembers() {
+			if r.GetMemberId() == "" || r.GetMemberId() == id {
+				all.register(g, id)
+			}
 		}
 	})
 	if err != nil {
@@ -68,34 +72,20 @@ func (s *Service) ListPeers(ctx context.Context, r *controlpb.ListPeersRequest) 
 // peers are members by their ids.
 type peers map[string]*controlpb.Peer
 
-// of is the peer of that id, made where gossip has not seen it.
-func (all peers) of(id string) *controlpb.Peer {
+// register adds what the registry says of a member.
+func (all peers) register(g *core.Registry, id string) {
 	p := all[id]
 	if p == nil {
 		p = &controlpb.Peer{Id: id, Status: StatusUnknown}
-		all[id] = p
-	}
-	return p
-}
-
-// register adds what the registry says.
-func (all peers) register(g *core.Registry) {
-	for _, status := range g.Sessions() {
-		p := all.of(status.MemberID)
-		p.Sessions++
-		p.Leads += uint32(status.Led)
-		if len(p.Labels) == 0 {
+		if session, live := g.SessionOf(id); live {
+			status, _ := g.Session(session)
 			p.Labels = maps.Clone(status.Labels)
 		}
+		all[id] = p
 	}
-	for _, scope := range g.Scopes() {
-		if scope.Led && scope.Ask != nil {
-			all.of(scope.Leader.LeaderID).HandingOver++
-		}
-	}
-	for _, id := range g.Cordoned() {
-		all.of(id).Cordoned = true
-	}
+	m := g.Member(id)
+	p.Cordoned, p.Draining, p.Ineligible = m.Cordoned, m.Draining, m.Ineligible
+	p.Sessions, p.Leads, p.HandingOver, p.Stuck = uint32(m.Sessions), uint32(m.Leads), uint32(m.HandingOver), uint32(m.Stuck)
 }
 
 // list writes the peers of one id, or all, into answer.

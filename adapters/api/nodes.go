@@ -10,6 +10,28 @@ import (
 	"github.com/omnirelay/leadership/wire/controlpb"
 )
 
+// ListNodes tells which nodes keep the registry, and how far changes of them are.
+func (s *Service) ListNodes(ctx context.Context, _ *controlpb.ListNodesRequest) (*controlpb.ListNodesResponse, error) {
+	if err := callerOf(ctx).MayRead(); err != nil {
+		return nil, err
+	}
+	answer := &controlpb.ListNodesResponse{Store: s.o.Store}
+	var err error
+	s.o.Source.View(func(g *core.Registry, st core.Status) {
+		if err = vouch(&st); err != nil {
+			return
+		}
+		answer.Revision, answer.Removed = g.Revision(), g.RemovedNodes()
+		for _, n := range g.Nodes() {
+			answer.Nodes = append(answer.Nodes, wire.NodeProto(n, &st))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
 // storeRaft is the store that the nodes keep themselves.
 const storeRaft = "raft"
 

@@ -55,42 +55,19 @@ type balancing struct {
 
 // plan tells what was asked for under this request before, and what is to follow.
 func (b *balancing) plan(ctx context.Context, limit int) (*controlpb.RebalanceResponse, error) {
-	select { // a plan takes a copy of the registry: one at a time
-	case b.service.planning <- struct{}{}:
-	case <-ctx.Done():
-		return nil, outcome(ctx, ctx.Err())
-	}
-	defer func() { <-b.service.planning }()
-	g, err := b.service.copyOf()
-	if err != nil {
-		return nil, err
-	}
-	answer := &controlpb.RebalanceResponse{Revision: g.Revision(), Moves: b.askedBefore(g, limit)}
-	moves := g.PlanMoves(core.MaxScopes)
-	next := moves[:min(len(moves), limit-len(answer.Moves))]
-	answer.Remaining = uint32(len(moves) - len(next))
-	for _, m := range next {
-		from, _ := g.Token(m.Scope)
-		answer.Moves = append(answer.Moves, &controlpb.Move{Scope: m.Scope, FromMember: from.LeaderID, ToMember: m.To, FenceToken: m.Fence})
-	}
-	slices.SortStableFunc(answer.Moves, func(x, y *controlpb.Move) int { return strings.Compare(x.Scope, y.Scope) })
-	return answer, nil
-}
-
-// copyOf is a copy of the registry. To weigh every scope for every member takes a second
-// where there are a thousand of them: the node would keep no leases meanwhile.
-func (s *Service) copyOf() (*core.Registry, error) {
-	var snapshot *logpb.Snapshot
-	var err error
-	s.o.Source.View(func(g *core.Registry, st core.Status) {
-		if err = vouch(&st); err == nil {
-			snapshot = g.Snapshot()
+	answer := &controlpb.RebalanceResponse{}
+	err := b.service.weigh(ctx, func(g *core.Registry, _ core.Status) {
+		answer.Revision, answer.Moves = g.Revision(), b.askedBefore(g, limit)
+		moves := g.PlanMoves(core.MaxScopes)
+		next := moves[:min(len(moves), limit-len(answer.Moves))]
+		answer.Remaining = uint32(len(moves) - len(next))
+		for _, m := range next {
+			from, _ := g.Token(m.Scope)
+			answer.Moves = append(answer.Moves, &controlpb.Move{Scope: m.Scope, FromMember: from.LeaderID, ToMember: m.To, FenceToken: m.Fence})
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	return core.Restore(snapshot, 0)
+	slices.SortStableFunc(answer.Moves, func(x, y *controlpb.Move) int { return strings.Compare(x.Scope, y.Scope) })
+	return answer, err
 }
 
 // askedBefore lists the moves that an earlier attempt of the same request asked for.

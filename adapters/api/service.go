@@ -119,7 +119,9 @@ type Service struct {
 	once     sync.Once
 	newID    func() string
 	members  members
-	planning chan struct{} // holds one while a plan is made
+	weighing chan struct{} // holds one while a copy of the registry is looked at
+
+	maxWeighed int
 }
 
 // members counts the streams of each.
@@ -173,7 +175,7 @@ func New(o Options) (*Service, error) {
 		o.Allow = func(access.Caller) error { return nil }
 	}
 	s := &Service{o: o, members: members{streams: map[string]int{}}, reserved: map[string]bool{}, closing: make(chan struct{}), newID: randomID,
-		planning: make(chan struct{}, 1)}
+		weighing: make(chan struct{}, 1), maxWeighed: maxWeighed}
 	for _, id := range o.Reserved {
 		s.reserved[id] = true
 	}
