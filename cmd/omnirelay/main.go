@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/omnirelay/leadership/adapters/supervisor"
 	"github.com/omnirelay/leadership/adapters/terminal"
 )
 
@@ -25,7 +26,10 @@ const (
 // errTimedOut marks an error that comes of waiting no longer.
 var errTimedOut = errors.New("timed out")
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	supervisor.Enter() // a helper process of mesh run goes no further
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // run executes one command line and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -39,7 +43,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
+	var settled *exitCode
+	if errors.As(err, &settled) && settled.cause == nil {
+		return settled.code
+	}
 	fmt.Fprintln(stderr, "omnirelay:", err)
+	if settled != nil {
+		return settled.code
+	}
 	if errors.Is(err, errTimedOut) {
 		return exitTimedOut
 	}
@@ -69,7 +80,7 @@ func newMeshCommand() *cobra.Command {
 	return newGroup("mesh", "The cluster's control plane",
 		newGroup("leaders", "Who leads what",
 			newStatusCommand(), newTransferCommand(), newResignCommand(), newRebalanceCommand(), newAuditCommand()),
-		newPeersCommand(), newNodesCommand())
+		newPeersCommand(), newNodesCommand(), newRunCommand())
 }
 
 // newGroup returns a command that only holds others. Without a Run of its own cobra

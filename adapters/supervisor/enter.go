@@ -1,0 +1,59 @@
+package supervisor
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+)
+
+// self is the program that runs, even when its file has been replaced.
+const self = "/proc/self/exe"
+
+// Names that the helpers run under; ps shows them.
+const (
+	fuseName  = "omnirelay-fuse"
+	initName  = "omnirelay-init"
+	probeName = "omnirelay-probe"
+)
+
+// Enter is called first of all in main. In a helper process it does not return.
+func Enter() {
+	var body func() error
+	switch os.Args[0] {
+	case probeName:
+		body = probe
+	case fuseName:
+		body = fuse
+	case initName:
+		body = initiate
+	default:
+		return
+	}
+	// Death signals come of the death of a thread: this one lasts as long as the process.
+	runtime.LockOSThread()
+	if err := body(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// probe shows that a namespace could be made.
+func probe() error {
+	if len(os.Args) > 1 {
+		return nil // of a cgroup: that it runs is all
+	}
+	if pid := os.Getpid(); pid != 1 {
+		return fmt.Errorf("process id %d, want 1", pid)
+	}
+	return nil
+}
+
+// helperArguments reads what the fuse and init are called with: the site, and CMD.
+func helperArguments() (Site, []string, error) {
+	if len(os.Args) < 3 {
+		return Site{}, nil, fmt.Errorf("is started by mesh run, not by hand")
+	}
+	site, err := decodeSite(os.Args[1])
+	return site, os.Args[2:], err
+}
