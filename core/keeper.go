@@ -50,10 +50,17 @@ type tended struct {
 	// log had noted before that.
 	base       Time
 	heard      bool // something was received in this office
+	born       bool // it was opened in this office
 	agedBefore time.Duration
 	acked      Time // plant AgeFromAck
 	counted    uint64
 	nextNote   Time
+
+	// suspectAt is when the session is noted for a suspicion unless it is heard of
+	// before; suspectedAt when that was done last.
+	suspectAt   Time
+	suspectedAt Time
+	suspected   bool // the latest note was for a suspicion; for a planted bug
 
 	// waiting holds the keepalives that are not acknowledged yet, oldest first: at
 	// most one that is confirmed but held back, one that a check under way will
@@ -145,7 +152,7 @@ func (k *Keeper) Open(now Time, g *Registry, notedAt map[SessionID]Time) {
 func (k *Keeper) tend(id SessionID) *tended {
 	t := k.sessions[id]
 	if t == nil {
-		t = &tended{id: id}
+		t = &tended{id: id, suspectAt: Never, suspectedAt: minTime}
 		k.sessions[id] = t
 	}
 	return t
@@ -157,7 +164,7 @@ func (k *Keeper) Opened(now Time, id SessionID, ttl time.Duration) {
 		return
 	}
 	t := k.tend(id)
-	t.ttl, t.base, t.acked = ttl, now, now
+	t.ttl, t.base, t.acked, t.born = ttl, now, now, true
 	t.nextNote = now.Add(NoteAfter(ttl))
 	k.dirty = true
 }
@@ -190,7 +197,7 @@ func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) {
 	}
 	t.counted = f.Number
 	t.base, t.agedBefore, t.heard = now, 0, true
-	t.nextNote = now.Add(NoteAfter(t.ttl))
+	t.nextNote, t.suspectAt = now.Add(NoteAfter(t.ttl)), Never
 	w := &waitingKeepalive{number: f.Number, home: home, conn: f.Conn, receivedAt: now}
 	if k.inFlight && k.plants.Has(plant.OldCheckConfirms) {
 		w.check = k.checks
@@ -200,9 +207,45 @@ func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) {
 	}
 	t.wait(w)
 	// A cancel must be proposed after the note it cancels.
-	t.wantCancel = t.held && t.cancelPending == 0
+	t.wantCancel = t.held && t.cancelPending == 0 && !(t.suspected && k.plants.Has(plant.SuspicionNotCancelled))
 	k.dirty = true
 	k.settle(t)
+}
+
+// Suspect notes a session silent when grace has passed, with the age that its silence
+// has by then, unless it is heard of before. It is for what is said of a member by
+// others, which ends no lease: the note is like any other, and the next keepalive
+// cancels it. Suspicions come to at most one note in NoteAfter.
+func (k *Keeper) Suspect(now Time, id SessionID, grace time.Duration) {
+	t := k.sessions[id]
+	if !k.open || t == nil || t.expirePending != 0 || k.plants.Has(plant.NoNotes) {
+		return
+	}
+	if t.held && !t.wantCancel && t.cancelPending == 0 {
+		return // it is noted, and was not heard of since
+	}
+	at := now.Add(grace)
+	if t.suspectedAt != minTime {
+		at = max(at, t.suspectedAt.Add(NoteAfter(t.ttl)))
+	}
+	t.suspectAt = min(t.suspectAt, at)
+	k.dirty = true
+}
+
+// HeardSince reports whether a session was heard of after a moment: a keepalive came, or
+// it was opened. What was received before this office is not known: in its first
+// NoteAfter it may have been.
+func (k *Keeper) HeardSince(now Time, id SessionID, since Time) bool {
+	t := k.sessions[id]
+	switch {
+	case t == nil:
+		return false
+	case t.heard || t.born:
+		return t.base > since
+	case t.agedBefore > 0:
+		return false
+	}
+	return now < t.base.Add(NoteAfter(t.ttl))
 }
 
 // wait adds the latest keepalive. It takes the place of one for which no check was
@@ -327,13 +370,17 @@ func (k *Keeper) judge(now Time, t *tended) *logpb.KeeperDecision {
 		d := k.decision(logpb.KeeperDecision_KIND_CANCEL, t)
 		t.cancelPending, t.wantCancel = d.Number, false
 		return d
-	case now >= t.nextNote && !k.plants.Has(plant.NoNotes):
+	case now >= min(t.nextNote, t.suspectAt) && !k.plants.Has(plant.NoNotes):
 		d := k.decision(logpb.KeeperDecision_KIND_NOTE, t)
 		d.AgeNs = int64(now.Sub(t.base) + t.agedBefore)
 		if k.plants.Has(plant.AgeFromAck) {
 			d.AgeNs = int64(now.Sub(t.acked) + t.agedBefore)
 		}
 		t.lastNote, t.cancelPending = d.Number, 0
+		t.suspected = t.suspectAt <= now
+		if t.suspected {
+			t.suspectAt, t.suspectedAt = Never, now
+		}
 		if !k.plants.Has(plant.NoteCountsWhenApplied) {
 			t.held = true
 		}
@@ -366,7 +413,7 @@ func (k *Keeper) deadlineOf(t *tended) Time {
 	if k.plants.Has(plant.NoNotes) {
 		return k.expiryOf(t)
 	}
-	return min(t.nextNote, k.expiryOf(t))
+	return min(t.nextNote, t.suspectAt, k.expiryOf(t))
 }
 
 // Dropped tells that the log did not take a decision. It is void from now on; the
@@ -427,6 +474,14 @@ func (k *Keeper) Deadline(now Time) Time {
 		return max(now, k.pausedUntil)
 	}
 	return max(k.next, k.pausedUntil)
+}
+
+// plantRevoke takes gossip's word for a death, and expires the session.
+func (k *Keeper) plantRevoke(now Time, id SessionID) {
+	if t := k.sessions[id]; k.open && t != nil {
+		t.base = now.Add(-2 * t.ttl)
+		k.dirty = true
+	}
 }
 
 // plantReorder holds every note back until a cancel of the same session follows.

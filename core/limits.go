@@ -41,6 +41,9 @@ const (
 	MaxClaims          = 64        // claims of one keepalive or of one piece of gossip
 	MaxWhy             = 256       // bytes of an operator's words for the audit trail
 	MaxGossipMembers   = 2_048     // members that a replica keeps gossip's word of
+	MaxMemberClaims    = 512       // claims of one member that a replica keeps at a time
+	MaxHeardClaims     = 65_536    // claims of all members that a replica keeps at a time
+	MaxFormerLeaders   = 16_384    // leaderships that ended, kept to tell old claims by
 	MaxInFlight        = 64        // keepalives a member remembers the sending time of
 	MaxSnapshotBytes   = 64 << 20
 	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them

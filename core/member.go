@@ -3,6 +3,9 @@ package core
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sort"
+	"strings"
 	"time"
 
 	"github.com/omnirelay/leadership/core/logpb"
@@ -62,6 +65,7 @@ type Member struct {
 	keepaliveAt  Time
 	leaseUntil   Time // belief ends here; 0: no lease yet
 	leased       bool
+	claimFrom    string // the scope that the next claims begin with, when there are too many to tell at once
 	grants       map[string]Grant
 	// givenUp holds, by scope, the highest fence given up in this session. Such a
 	// grant stays given up whatever a view says, and is told again until the view
@@ -315,6 +319,36 @@ func (m *Member) Held(now Time) []Holding {
 		held = append(held, Holding{Token: m.grants[scope].Token, Until: m.leaseUntil})
 	}
 	return held
+}
+
+// Claims lists what the member believes to lead at now, sorted by scope: at most
+// MaxClaims, and when there are more, in turn with every call.
+func (m *Member) Claims(now Time) []Claim {
+	if !m.believes(now) || len(m.grants) == 0 {
+		return nil
+	}
+	scopes := sortedKeys(m.grants)
+	n := min(len(scopes), MaxClaims)
+	from := sort.SearchStrings(scopes, m.claimFrom)
+	claims := make([]Claim, 0, n)
+	for i := range n {
+		scope := scopes[(from+i)%len(scopes)]
+		claims = append(claims, Claim{Scope: scope, Fence: m.grants[scope].Fence})
+	}
+	if n < len(scopes) {
+		m.claimFrom = scopes[(from+n)%len(scopes)]
+	}
+	slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.Scope, b.Scope) })
+	return claims
+}
+
+// Until is when the member's belief ends unless a keepalive is acknowledged before; it
+// has none while this is not after now.
+func (m *Member) Until(now Time) Time {
+	if !m.believes(now) {
+		return now
+	}
+	return m.leaseUntil
 }
 
 func (m *Member) believes(now Time) bool {

@@ -119,6 +119,14 @@ func (g *Registry) barred(member string) bool {
 	return against && !g.plants.Has(plant.IneligibleElected)
 }
 
+// observation is what the log says of a member.
+func (g *Registry) observation(member string) Observation {
+	if o, ok := g.observed[member]; ok {
+		return o
+	}
+	return Observation{MemberID: member, Health: HealthAlive}
+}
+
 // Observed lists the members that gossip says something against, as far as the log
 // knows, sorted.
 func (g *Registry) Observed() []Observation {

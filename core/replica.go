@@ -142,6 +142,8 @@ type Replica struct {
 
 	requests requestTable
 	attached attachments
+	gossip   gossip
+	claims   *splitBrain
 	reads    readTable
 	duties   duties
 
@@ -167,6 +169,7 @@ func NewReplica(cfg Config, boot Boot, now Time) (*Replica, error) {
 		cfg: cfg, now: now, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.ID))),
 		keeper: newKeeper(cfg.Epsilon, cfg.Plants), notedAt: map[SessionID]Time{},
 		requests: newRequestTable(), attached: newAttachments(), duties: newDuties(),
+		gossip: newGossip(), claims: newSplitBrain(cfg.ElectionTimeout, cfg.Plants),
 	}
 	r.reads = newReadTable(r.rng.Uint64())
 	var err error
@@ -217,8 +220,8 @@ type Status struct {
 	Offices          uint64
 	PendingRequests  int
 	// Nodes is what the registrar knows of the members of a raft log; empty elsewhere.
-	Nodes []NodeProgress
-	AttachedMembers  int
+	Nodes           []NodeProgress
+	AttachedMembers int
 }
 
 // Status describes the replica between two turns.
@@ -278,7 +281,14 @@ func (r *Replica) step(in *Input) {
 		r.reads.add(r.now, in.Read.Tag, r.cfg.MaxElectionWindow)
 	case in.Detached != 0:
 		r.attached.detach(in.Detached)
-	case in.Unreachable != 0, in.Store != nil:
+	case in.Broken != 0:
+		r.brokeOff(in.Broken)
+	case in.Gossip != nil:
+		r.receiveGossip(in.Gossip)
+	case in.Unreachable != 0:
+		r.nodeUnreachable(in.Unreachable)
+		r.journal.step(in)
+	case in.Store != nil:
 		r.journal.step(in)
 	case in.Removed:
 		r.removed(", as another node says")
@@ -298,9 +308,11 @@ func (r *Replica) receive(in *Input) {
 	case m.Proposal != nil:
 		r.receiveProposal(m.Proposal)
 	case m.Keepalive != nil:
-		r.keeper.Receive(r.now, m.From, m.Keepalive)
+		r.receiveForwarded(m.From, m.Keepalive)
 	case m.Ack != nil:
 		r.returnAck(m.Ack)
+	case m.Suspicion != nil:
+		r.suspectSession(m.Suspicion.Session)
 	}
 }
 
@@ -328,7 +340,7 @@ func (r *Replica) Deadline() Time {
 	if r.err != nil {
 		return Never
 	}
-	d := min(r.keeper.Deadline(r.now), r.duties.deadline(), r.requests.deadline(), r.reads.deadline(), r.journal.deadline())
+	d := min(r.keeper.Deadline(r.now), r.duties.deadline(), r.adviceDeadline(), r.requests.deadline(), r.reads.deadline(), r.journal.deadline())
 	return max(d, r.now) // at once, when it has passed
 }
 

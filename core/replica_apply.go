@@ -23,6 +23,7 @@ func (r *Replica) registryFrom(index uint64, data []byte) (*Registry, error) {
 func (r *Replica) adopt(g *Registry) {
 	g.plants, g.self = r.cfg.Plants, r.cfg.ID
 	r.registry = g
+	r.claims.adopt(r.now, g)
 	clear(r.notedAt)
 	for _, s := range g.Sessions() {
 		if s.Noted {
@@ -175,6 +176,11 @@ func (r *Replica) take(term uint64, out *Outcome) {
 		r.keeper.Applied(k)
 	}
 	r.attached.caughtUp()
+	r.claims.follow(r.now, r.registry, out.Records)
+	if len(out.Sessions) > 0 {
+		r.stirAdvice()
+	}
+	r.stirDrains()
 	r.followNodes(out)
 }
 
@@ -183,6 +189,8 @@ func (r *Replica) openOffice() {
 	r.officeOpen = true
 	r.keeper.Open(r.now, r.registry, r.notedAt)
 	r.duties.open(r.now, r.cfg.RebalanceInterval)
+	r.beginAdvice()
+	r.stirDrains()
 }
 
 // followSessions tells keeper and attachments what an entry did to sessions.

@@ -12,16 +12,19 @@ import (
 const rebalanceMoves = 4
 
 // duties are what a registrar does of its own accord, keepers' decisions aside:
-// bootstrap, announce versions, end a formation, rebalance. A replica that is no
-// registrar has one duty, to announce its version.
+// bootstrap, announce versions, end a formation, rebalance, go on with drains, tell the log
+// of gossip. A replica that is no registrar has one duty, to announce its version.
 type duties struct {
-	announceAt  Time
-	bootstrapAt Time
-	formAt      Time
-	formation   uint64 // that formAt belongs to
-	rebalanceAt Time
-	balancedAt  uint64 // the revision at which nothing was to be moved
-	nodesAt     Time   // when to look at what is to be done with nodes
+	announceAt Time
+	// announcements of the node's name in a row that had no effect yet
+	announcements int
+	bootstrapAt   Time
+	formAt        Time
+	formation     uint64 // that formAt belongs to
+	rebalanceAt   Time
+	balancedAt    uint64 // the revision at which nothing was to be moved
+	drainAt       Time   // when to go on with drains
+	nodesAt       Time   // when to look at what is to be done with nodes
 
 	// The office is to be handed on, and was asked to be until then.
 	move              *RegistrarMove
@@ -29,14 +32,14 @@ type duties struct {
 }
 
 func newDuties() duties {
-	return duties{announceAt: minTime, bootstrapAt: Never, formAt: Never, rebalanceAt: Never, nodesAt: Never, moveAt: Never}
+	return duties{announceAt: minTime, bootstrapAt: Never, formAt: Never, rebalanceAt: Never, drainAt: Never, nodesAt: Never, moveAt: Never}
 }
 
 // forget drops what belonged to an office, at its beginning and at its end: a
 // deadline that outlived it would never be met, and never let the host sleep.
 func (d *duties) forget() {
 	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
-	d.nodesAt, d.moveAt, d.move = Never, Never, nil
+	d.drainAt, d.nodesAt, d.moveAt, d.move = Never, Never, Never, nil
 }
 
 func (d *duties) open(now Time, interval time.Duration) {
@@ -47,7 +50,7 @@ func (d *duties) open(now Time, interval time.Duration) {
 }
 
 func (d *duties) deadline() Time {
-	return min(d.announceAt, d.bootstrapAt, d.formAt, d.rebalanceAt, d.nodesAt, d.moveAt)
+	return min(d.announceAt, d.bootstrapAt, d.formAt, d.rebalanceAt, d.drainAt, d.nodesAt, d.moveAt)
 }
 
 func (r *Replica) tickDuties() {
@@ -58,6 +61,8 @@ func (r *Replica) tickDuties() {
 	r.bootstrap()
 	r.form()
 	r.rebalance()
+	r.drainOn()
+	r.advise()
 	r.changeNodes()
 	r.moveRegistrar()
 }
@@ -70,10 +75,14 @@ func (r *Replica) announce() {
 	}
 	self := r.introduction()
 	if r.registry.Version() > r.cfg.MaxVersion || (self == nil && r.registry.AnnouncedVersion(r.cfg.ID) == r.cfg.MaxVersion) {
-		r.duties.announceAt = Never
+		r.duties.announceAt, r.duties.announcements = Never, 0
 		return
 	}
 	r.duties.announceAt = r.now.Add(r.cfg.ElectionTimeout)
+	if self != nil { // which may be refused for good
+		r.duties.announcements = min(r.duties.announcements+1, 7)
+		r.duties.announceAt = r.now.Add(r.cfg.ElectionTimeout << (r.duties.announcements - 1))
+	}
 	if r.lead == 0 || r.registry.ClusterID() == "" {
 		return
 	}

@@ -44,13 +44,16 @@ func (a *attachments) markAll() {
 	}
 }
 
-func (a *attachments) detach(conn ConnID) {
+// detach forgets a connection, and returns the sessions that used it.
+func (a *attachments) detach(conn ConnID) (sessions []SessionID) {
 	for _, id := range sortedKeys(a.bySession) {
 		if a.bySession[id].conn == conn {
 			delete(a.bySession, id)
 			delete(a.pending, id)
+			sessions = append(sessions, id)
 		}
 	}
+	return sessions
 }
 
 // attach finds or makes the attachment of a session. When all places are taken,
@@ -101,13 +104,20 @@ func (r *Replica) receiveKeepalive(conn ConnID, k *Keepalive) {
 	}
 	at.ended = false
 	r.attached.mark(k.Session)
-	forward := &KeepaliveForward{Session: k.Session, Number: k.Number, Conn: conn}
+	forward := &KeepaliveForward{Session: k.Session, Number: k.Number, Conn: conn, Claims: k.Claims}
 	switch {
 	case r.leading:
-		r.keeper.Receive(r.now, r.cfg.ID, forward)
+		r.receiveForwarded(r.cfg.ID, forward)
 	case r.lead != 0:
 		r.out.Messages = append(r.out.Messages, Message{From: r.cfg.ID, To: r.lead, Keepalive: forward})
 	}
+}
+
+// receiveForwarded takes a keepalive as the registrar. A deposed one that still believes
+// to be it does no harm by that.
+func (r *Replica) receiveForwarded(from NodeID, k *KeepaliveForward) {
+	r.keeper.Receive(r.now, from, k)
+	r.claimed(k)
 }
 
 // receiveCommand takes a command that concerns the member's own session.
