@@ -28,6 +28,11 @@ func validateNode(field string, n *logpb.Node) *Error {
 	if n.PeerAddress == "" {
 		return invalid(field+".peerAddress", "empty; write host:port of its peer listener")
 	}
+	return checkNodeAddresses(field, n)
+}
+
+// checkNodeAddresses passes addresses that are not known.
+func checkNodeAddresses(field string, n *logpb.Node) *Error {
 	for _, a := range []struct{ name, address string }{
 		{"peerAddress", n.PeerAddress}, {"httpAddress", n.HttpAddress}, {"grpcAddress", n.GrpcAddress},
 	} {

@@ -118,7 +118,10 @@ func (g *Registry) nodeNamed(name string) *logpb.Node {
 
 // introduceNode takes what a replica tells of itself.
 func (g *Registry) introduceNode(id NodeID, n *logpb.Node) *Error {
-	if err := validateNode("node", &logpb.Node{Id: uint64(id), Name: n.Name, PeerAddress: n.PeerAddress, HttpAddress: n.HttpAddress, GrpcAddress: n.GrpcAddress}); err != nil {
+	if err := checkNodeName("node.name", n.Name); err != nil {
+		return err
+	}
+	if err := checkNodeAddresses("node", n); err != nil {
 		return err
 	}
 	known := g.nodes[id]

@@ -112,8 +112,8 @@ func (r *Replica) listensTo(id NodeID) bool {
 // introduction is what this replica has to tell of its node, nil when nothing: the
 // registry knows it, or cannot read it yet.
 func (r *Replica) introduction() *logpb.Node {
-	a := r.cfg.Addresses
-	if a == (NodeAddresses{}) || r.registry.Version() < nodesVersion || r.cfg.MaxVersion < nodesVersion {
+	a := r.cfg.Addresses.usable()
+	if r.cfg.Addresses == (NodeAddresses{}) || r.registry.Version() < nodesVersion || r.cfg.MaxVersion < nodesVersion {
 		return nil
 	}
 	n, known := r.registry.Node(r.cfg.Name)
@@ -121,4 +121,14 @@ func (r *Replica) introduction() *logpb.Node {
 		return nil
 	}
 	return &logpb.Node{Name: r.cfg.Name, PeerAddress: a.Peer, HttpAddress: a.HTTP, GrpcAddress: a.GRPC}
+}
+
+// usable leaves out what nobody could connect to, like a port of 0.
+func (a NodeAddresses) usable() NodeAddresses {
+	for _, address := range []*string{&a.Peer, &a.HTTP, &a.GRPC} {
+		if checkNodeAddress("", *address) != nil {
+			*address = ""
+		}
+	}
+	return a
 }

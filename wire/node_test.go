@@ -154,6 +154,12 @@ func raftMessage(kind raftpb.MessageType, spoil func(m *raftpb.Message)) *nodepb
 }
 
 func TestDecodeMessageNamesTheField(t *testing.T) {
+	conf := func(spoil func(c *raftpb.ConfState)) *nodepb.Message {
+		return raftMessage(raftpb.MsgSnap, func(m *raftpb.Message) {
+			m.Snapshot = snapshot(1, 1, nil)
+			spoil(m.Snapshot.Metadata.ConfState)
+		})
+	}
 	bytes := func(n int) []byte { return make([]byte, n) }
 	proposal := func(commands ...[]byte) *nodepb.Message {
 		return &nodepb.Message{From: 1, To: 2, Kind: &nodepb.Message_Proposal{Proposal: &nodepb.Proposal{Commands: commands}}}
@@ -237,10 +243,13 @@ func TestDecodeMessageNamesTheField(t *testing.T) {
 			m.Snapshot = snapshot(1, 1, nil)
 			m.Snapshot.Metadata.ConfState.Voters = []uint64{1, 1}
 		})},
-		{"raft.snapshot.metadata.conf_state", raftMessage(raftpb.MsgSnap, func(m *raftpb.Message) {
-			m.Snapshot = snapshot(1, 1, nil)
-			m.Snapshot.Metadata.ConfState.Learners = []uint64{4}
-		})},
+		{"raft.snapshot.metadata.conf_state.learners[3]", conf(func(c *raftpb.ConfState) { c.Learners = []uint64{3} })},
+		{"raft.snapshot.metadata.conf_state.voters_outgoing[1]", conf(func(c *raftpb.ConfState) { c.VotersOutgoing = []uint64{4, 4} })},
+		{"raft.snapshot.metadata.conf_state.auto_leave", conf(func(c *raftpb.ConfState) { c.AutoLeave = new(true) })},
+		{"raft.snapshot.metadata.conf_state.learners_next[0]", conf(func(c *raftpb.ConfState) { c.LearnersNext = []uint64{4} })},
+		{"raft.snapshot.metadata.conf_state.learners[0]", conf(func(c *raftpb.ConfState) { c.VotersOutgoing, c.Learners = []uint64{4}, []uint64{4} })},
+		{"raft.snapshot.metadata.conf_state.voters_outgoing", conf(func(c *raftpb.ConfState) { c.VotersOutgoing = make([]uint64, core.MaxReplicas+1) })},
+		{"raft.snapshot.metadata.conf_state.learners", conf(func(c *raftpb.ConfState) { c.Learners = make([]uint64, core.MaxNodes+1) })},
 	}
 	for _, c := range cases {
 		_, err := DecodeMessage(c.m)

@@ -253,6 +253,10 @@ func (h *Host) Deliver(m core.Message) {
 // Unreachable tells that sending to a replica failed.
 func (h *Host) Unreachable(n core.NodeID) { h.inbox.offer(core.Input{Unreachable: n}) }
 
+// Removed tells that another node says that this one was removed from the cluster. The
+// loop ends with core.ErrRemoved.
+func (h *Host) Removed() { h.inbox.offer(core.Input{Removed: true}) }
+
 func (h *Host) dropped(reason string) {
 	if h.o.OnDropped != nil {
 		h.o.OnDropped(reason)
@@ -273,7 +277,14 @@ func (h *Host) Shutdown(ctx context.Context) error {
 	return errors.Join(memberErr, officeErr)
 }
 
-func (h *Host) alone() bool { return len(h.o.Core.Voters) == 1 }
+// alone reports whether nobody else can take the office.
+func (h *Host) alone() (is bool) {
+	h.View(func(g *core.Registry, _ core.Status) {
+		voters := len(g.Voters())
+		is = voters == 1 || (voters == 0 && len(h.o.Core.Voters) <= 1)
+	})
+	return is
+}
 
 // await waits until cond holds for the status.
 func (h *Host) await(ctx context.Context, what string, cond func(core.Status) bool) error {

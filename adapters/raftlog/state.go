@@ -140,6 +140,10 @@ func (s *state) end() uint64 {
 	return max(s.last, base)
 }
 
+// waits reports whether the log is of a node that joins and has not been sent anything
+// yet: it knows of a term, and of nothing that was committed.
+func (s *state) waits() bool { return s.commit == 0 && s.snapIndex == 0 && s.last == 0 }
+
 // check returns what in the state contradicts itself. raft panics on most of it.
 func (s *state) check() error {
 	base, term := s.base()
@@ -152,7 +156,7 @@ func (s *state) check() error {
 		return fmt.Errorf("a gap between the snapshot at %d and the first entry %d", base, s.first)
 	case s.last != 0 && s.last < base:
 		return fmt.Errorf("the last entry %d lies before the snapshot at %d", s.last, base)
-	case s.hard != 0 && (s.commit < base || s.commit > s.end()):
+	case s.hard != 0 && !s.waits() && (s.commit < base || s.commit > s.end()):
 		return fmt.Errorf("commit index %d outside of %d to %d", s.commit, base, s.end())
 	case s.hard != 0 && s.term < term:
 		return fmt.Errorf("a snapshot of term %d above the stored term %d", term, s.term)

@@ -18,7 +18,9 @@ import (
 // inbound is the receiving side: it serves the streams of the other nodes.
 type inbound struct {
 	nodepb.UnimplementedNodeServiceServer
-	o *PeersOptions
+	o         *PeersOptions
+	directory *directory
+	learn     func(id core.NodeID, name, addr string)
 
 	refusals *rate.Limiter // of log lines: who has any certificate of the cluster can try without end
 
@@ -29,8 +31,8 @@ type inbound struct {
 	tasks   sync.WaitGroup
 }
 
-func newInbound(o *PeersOptions) *inbound {
-	return &inbound{o: o, refusals: rate.NewLimiter(1, 10), streams: map[core.NodeID]int{}, ending: make(chan struct{})}
+func newInbound(o *PeersOptions, d *directory, learn func(core.NodeID, string, string)) *inbound {
+	return &inbound{o: o, directory: d, learn: learn, refusals: rate.NewLimiter(1, 10), streams: map[core.NodeID]int{}, ending: make(chan struct{})}
 }
 
 func (in *inbound) enter(from core.NodeID) error {
@@ -50,7 +52,9 @@ func (in *inbound) enter(from core.NodeID) error {
 func (in *inbound) leave(from core.NodeID) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.streams[from]--
+	if in.streams[from]--; in.streams[from] == 0 {
+		delete(in.streams, from)
+	}
 	in.tasks.Done()
 }
 
@@ -87,6 +91,8 @@ func (in *inbound) Exchange(stream nodepb.NodeService_ExchangeServer) error {
 	select {
 	case err := <-ended:
 		return err
+	case <-in.directory.gone(from):
+		return errRemoved
 	case <-in.ending:
 		return errEnding // which ends the stream, and with it receive
 	}
@@ -112,7 +118,6 @@ func (in *inbound) admit(stream nodepb.NodeService_ExchangeServer) (core.NodeID,
 func (in *inbound) checkHello(id Identity, first *nodepb.ExchangeRequest) (core.NodeID, error) {
 	h := first.GetHello()
 	from := core.NodeID(h.GetFrom())
-	name, known := in.o.Names[from]
 	switch {
 	case h == nil || len(first.GetMessages()) > 0 || first.GetPart() != nil:
 		return 0, status.Error(codes.InvalidArgument, "hello: the first request must hold it and nothing else")
@@ -120,10 +125,12 @@ func (in *inbound) checkHello(id Identity, first *nodepb.ExchangeRequest) (core.
 		return 0, status.Errorf(codes.PermissionDenied, "hello.cluster_id: %q was meant, this is %q", h.GetClusterId(), in.o.ClusterID)
 	case core.NodeID(h.GetTo()) != in.o.Self:
 		return 0, status.Errorf(codes.PermissionDenied, "hello.to: node %d was meant, this is node %d: check the addresses", h.GetTo(), in.o.Self)
-	case !known || from == in.o.Self:
-		return 0, status.Errorf(codes.PermissionDenied, "hello.from: node %d is none of this node's peers", from)
-	case id.Name != name:
-		return 0, status.Errorf(codes.PermissionDenied, "hello.from: %s may not speak as node %d, which is node/%s", id, from, name)
+	}
+	if err := in.directory.admit(from, id); err != nil {
+		return 0, err
+	}
+	if in.o.Open {
+		in.learn(from, id.Name, h.GetAddress())
 	}
 	return from, nil
 }

@@ -25,7 +25,9 @@ import (
 type outbound struct {
 	o         *PeersOptions
 	id        core.NodeID
+	name      string // in its certificate
 	addr      string
+	cancel    context.CancelFunc
 	conn      *grpc.ClientConn // of the message stream
 	messages  *queue
 	snapshots chan core.Message
@@ -41,12 +43,12 @@ type complaint struct {
 	at   time.Time // zero: none since the connection was well
 }
 
-func newOutbound(o *PeersOptions, id core.NodeID, addr string, r *reports) (*outbound, error) {
+func newOutbound(o *PeersOptions, id core.NodeID, name, addr string, r *reports) (*outbound, error) {
 	out := &outbound{
-		o: o, id: id, addr: addr, reports: r,
+		o: o, id: id, name: name, addr: addr, reports: r,
 		messages:  newQueue(maxQueued, maxQueuedBytes, maxQueuedAge),
 		snapshots: make(chan core.Message, 1),
-		logger:    o.Logger.With("peer", uint64(id), "name", o.Names[id], "addr", addr),
+		logger:    o.Logger.With("peer", uint64(id), "name", name, "addr", addr),
 	}
 	var err error
 	out.conn, err = out.dial()
@@ -55,8 +57,8 @@ func newOutbound(o *PeersOptions, id core.NodeID, addr string, r *reports) (*out
 
 func (out *outbound) dial() (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+out.addr,
-		grpc.WithTransportCredentials(out.o.Certificates.Credentials(out.o.Names[out.id])),
-		grpc.WithAuthority(out.o.Names[out.id]),
+		grpc.WithTransportCredentials(out.o.Certificates.Credentials(out.name)),
+		grpc.WithAuthority(out.name),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithIdleTimeout(0),
@@ -74,6 +76,9 @@ func (out *outbound) run(ctx context.Context) {
 		err := out.exchange(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if status.Code(err) == codes.FailedPrecondition && out.o.Removed != nil {
+			out.o.Removed()
 		}
 		out.complain("connection to peer failed", err)
 		out.reports.add(out.id)
@@ -151,7 +156,7 @@ func (out *outbound) open(ctx context.Context, conn *grpc.ClientConn) (nodepb.No
 	if err != nil {
 		return nil, err
 	}
-	hello := &nodepb.Hello{ClusterId: out.o.ClusterID, From: uint64(out.o.Self), To: uint64(out.id)}
+	hello := &nodepb.Hello{ClusterId: out.o.ClusterID, From: uint64(out.o.Self), To: uint64(out.id), Address: out.o.Address}
 	if err := stream.Send(&nodepb.ExchangeRequest{Hello: hello}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}

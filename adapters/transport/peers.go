@@ -60,7 +60,13 @@ type PeersOptions struct {
 	// Addrs holds host:port of every other node. An entry of Self is ignored.
 	Addrs map[core.NodeID]string
 	// Names holds the name in every other node's certificate.
-	Names        map[core.NodeID]string
+	Names map[core.NodeID]string
+	// Address is host:port at which other nodes reach this one, told to those that do not
+	// know it yet; empty: it is not told.
+	Address string
+	// Open admits nodes that Names does not hold, when their name gives their id: they may
+	// have been added since.
+	Open         bool
 	Certificates *Certificates
 	// Deliver takes a message from another node, already checked. It is called from
 	// several goroutines and must not block: what does not fit is dropped.
@@ -69,7 +75,10 @@ type PeersOptions struct {
 	// down, or it takes them too slowly. Repeated while that lasts, at most every 50 ms
 	// for each node, from one goroutine.
 	Unreachable func(core.NodeID)
-	Logger      *slog.Logger // nil: discard
+	// Removed tells that another node refuses this one because it was removed from the
+	// cluster. It may be called again. nil: nobody wants to know.
+	Removed func()
+	Logger  *slog.Logger // nil: discard
 }
 
 // Validate reports all problems together.
@@ -110,10 +119,13 @@ func (o *PeersOptions) Validate() error {
 // each. Snapshots go out over connections of their own, so that heartbeats do not
 // queue behind tens of megabytes in a socket.
 type Peers struct {
-	o       *PeersOptions
-	peers   map[core.NodeID]*outbound
-	reports *reports
-	inbound *inbound
+	o         *PeersOptions
+	directory *directory
+	reports   *reports
+	inbound   *inbound
+
+	mu    sync.RWMutex
+	peers map[core.NodeID]*outbound
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -130,23 +142,18 @@ func NewPeers(o PeersOptions) (*Peers, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Peers{o: &o, peers: map[core.NodeID]*outbound{}, reports: newReports(o.Unreachable), inbound: newInbound(&o)}
+	p := &Peers{o: &o, directory: newDirectory(&o), peers: map[core.NodeID]*outbound{}, reports: newReports(o.Unreachable)}
+	p.inbound = newInbound(&o, p.directory, p.learn)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for id, addr := range o.Addrs {
 		if id == o.Self {
 			continue
 		}
-		out, err := newOutbound(p.o, id, addr, p.reports)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("node %d at %q: %w", id, addr, err), p.closeConnections())
+		if err := p.connect(id, o.Names[id], addr); err != nil {
+			return nil, errors.Join(fmt.Errorf("node %d at %q: %w", id, addr, err), p.Close())
 		}
-		p.peers[id] = out
 	}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.tasks.Go(func() { p.reports.run(p.ctx) })
-	for _, out := range p.peers {
-		p.tasks.Go(func() { out.run(p.ctx) })
-		p.tasks.Go(func() { out.runSnapshots(p.ctx) })
-	}
 	return p, nil
 }
 
@@ -161,9 +168,11 @@ func (p *Peers) Send(messages []core.Message) {
 }
 
 func (p *Peers) send(m *core.Message, now time.Time) {
+	p.mu.RLock()
 	out, known := p.peers[m.To]
+	p.mu.RUnlock()
 	if !known || m.From != p.o.Self {
-		p.o.Logger.Error("message dropped: no such pair of nodes", "from", m.From, "to", m.To, "self", p.o.Self)
+		p.directory.complain(m, p.o)
 		return
 	}
 	if m.Raft.GetType() == raftpb.MsgSnap {
@@ -185,20 +194,18 @@ func (p *Peers) send(m *core.Message, now time.Time) {
 // return what the first did.
 func (p *Peers) Close() error {
 	p.once.Do(func() {
+		p.mu.Lock() // nobody begins a connection from now on
 		p.cancel()
+		p.mu.Unlock()
 		p.inbound.close()
 		p.tasks.Wait()
-		p.closed = p.closeConnections()
+		var errs []error
+		for _, out := range p.peers {
+			errs = append(errs, out.conn.Close())
+		}
+		p.closed = errors.Join(errs...)
 	})
 	return p.closed
-}
-
-func (p *Peers) closeConnections() error {
-	var errs []error
-	for _, out := range p.peers {
-		errs = append(errs, out.conn.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // Register adds the receiving side to a server, which must ask for certificates.

@@ -389,7 +389,7 @@ func TestAServerWithoutTLSServesNoNode(t *testing.T) {
 }
 
 func TestStreamsOfOnePeerAreBounded(t *testing.T) {
-	in := newInbound(&PeersOptions{})
+	in := newInbound(&PeersOptions{}, nil, nil)
 	for range maxStreams {
 		if err := in.enter(2); err != nil {
 			t.Fatal(err)

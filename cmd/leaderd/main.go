@@ -9,12 +9,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/omnirelay/leadership/adapters/config"
+	"github.com/omnirelay/leadership/core"
 )
 
 // Exit codes.
 const (
 	exitFailed = 1
-	exitUsage  = 64
+	// exitRemoved: the node was removed from its cluster. To start it again is of no use.
+	exitRemoved = 3
+	exitUsage   = 64
 )
 
 func main() {
@@ -31,6 +34,9 @@ func main() {
 	var usage *usageError
 	if errors.As(err, &usage) {
 		os.Exit(exitUsage)
+	}
+	if errors.Is(err, core.ErrRemoved) {
+		os.Exit(exitRemoved)
 	}
 	os.Exit(exitFailed)
 }

@@ -100,8 +100,14 @@ func (n *node) hostOptions(boot core.Boot) host.Options {
 	if n.store != nil {
 		o.Core.Store, o.Store, o.OnStoreCall = true, n.store, n.metrics.StoreCall
 	}
+	o.Core.Join = c.Join
 	for _, p := range c.Peers {
-		o.Core.Voters = append(o.Core.Voters, p.Replica())
+		if !c.Join {
+			o.Core.Voters = append(o.Core.Voters, p.Replica())
+		}
+		if p.ID == c.NodeID {
+			o.Core.Addresses = core.NodeAddresses{Peer: p.Address, HTTP: p.HTTP, GRPC: p.GRPC}
+		}
 	}
 	if c.Enabled {
 		o.Member = &core.MemberConfig{
@@ -119,8 +125,12 @@ func (n *node) peersOptions() transport.PeersOptions {
 	o := transport.PeersOptions{
 		ClusterID: n.config.ClusterID, Self: config.Peer{ID: n.config.NodeID}.Replica(), Addrs: map[core.NodeID]string{},
 		Names: map[core.NodeID]string{}, Certificates: n.certificates, Deliver: n.host.Deliver, Unreachable: n.host.Unreachable, Logger: n.logger,
+		Open: !n.config.Registry.External(), Removed: n.host.Removed,
 	}
 	for _, p := range n.config.Peers {
+		if p.ID == n.config.NodeID {
+			o.Address = p.Address
+		}
 		o.Addrs[p.Replica()], o.Names[p.Replica()] = p.Address, p.ID
 	}
 	return o
@@ -179,6 +189,7 @@ func (n *node) start() error {
 		n.run(func() error { return n.store.run(ctx) })
 	}
 	n.run(func() error { return n.declare(ctx) })
+	n.run(func() error { return n.followNodes(ctx) })
 	n.run(func() error { return n.rememberSessions(ctx) })
 	n.run(func() error {
 		n.metrics.WatchWindow(ctx, n.config.MaxElectionWindow, n.config.EvaluationInterval)
