@@ -139,6 +139,7 @@ func (a *attachment) Send(m core.MemberMessage) bool {
 	return true
 }
 
+func (*attachment) Break()  {}
 func (*attachment) Detach() {}
 
 // plainSigner signs nothing: its tokens say the same at any time.

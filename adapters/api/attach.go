@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/core"
@@ -70,8 +72,34 @@ func (s *Service) Attach(stream memberStream) error {
 	logger := s.o.Logger.With("caller", caller.Name, "member", caller.Member, "protocol", s.o.Protocol(stream.Context()))
 	logger.Info("member attached")
 	err = a.run()
+	var broken *brokenOff
+	if errors.As(err, &broken) {
+		a.at.Break() // before Detach, which then does nothing
+		logger.Info("member broke off", "cause", err)
+		return broken.cause
+	}
 	logger.Info("member detached", "cause", err)
 	return err
+}
+
+// brokenOff ends a stream that neither side wished to end: the member may be gone. One that
+// goes elsewhere without a word looks the same, and is heard of from there at once.
+type brokenOff struct{ cause error }
+
+func (b *brokenOff) Error() string { return b.cause.Error() }
+
+// endedBy is how a stream ended on the member's side or on the way there.
+func (a *attached) endedBy(err error) error {
+	select {
+	case <-a.service.closing:
+		return err // by this node's server
+	default:
+	}
+	var cut *core.Error // by this node, since the member does not read
+	if errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+		return err
+	}
+	return &brokenOff{err}
 }
 
 // run sends what there is and waits for more.
@@ -80,7 +108,7 @@ func (a *attached) run() error {
 	sender := newSender(a.stream)
 	defer sender.stop()
 	if err := sender.send(a.welcome(ctx), s.o.WriteTimeout); err != nil {
-		return err
+		return a.endedBy(err)
 	}
 	received := make(chan error, 1)
 	go func() {
@@ -103,7 +131,7 @@ func (a *attached) run() error {
 		}
 		if batch := a.take(); len(batch) > 0 {
 			if err := sender.send(batch, s.o.WriteTimeout); err != nil {
-				return err
+				return a.endedBy(err)
 			}
 			continue
 		}
@@ -134,7 +162,7 @@ func (a *attached) run() error {
 		case <-s.closing:
 			return a.farewell(sender, "this node is shutting down")
 		case <-ctx.Done():
-			return ctx.Err()
+			return a.endedBy(ctx.Err())
 		}
 	}
 }
@@ -179,7 +207,7 @@ func (a *attached) receive() error {
 	for {
 		p, err := a.stream.Recv()
 		if err != nil {
-			return err
+			return a.endedBy(err)
 		}
 		if !a.allowed.Allow() {
 			return &core.Error{Code: core.CodeOverloaded, Message: fmt.Sprintf("more than %d messages in a second; a keepalive is due every fifth of a TTL", MaxStreamMessages)}

@@ -40,6 +40,8 @@ type Source interface {
 type Attachment interface {
 	// Send hands a message of the member on, or drops it and returns false.
 	Send(m core.MemberMessage) bool
+	// Break ends the attachment of a connection that broke off.
+	Break()
 	// Detach ends the attachment.
 	Detach()
 }

@@ -25,7 +25,7 @@ type Attachment struct {
 	conn    core.ConnID
 	deliver func(core.ReplicaMessage)
 	waiting int  // inputs that the loop has not taken yet
-	ended   bool // by Detach
+	ended   bool // by Detach or Break
 }
 
 // attachments are the attachments of one host.
@@ -47,7 +47,7 @@ func (a *attachments) init() {
 
 // Attach connects a member to the replica. deliver is called, one message at a time, on
 // the host's loop: it must not block, and must not call the host or the attachment.
-// After Detach has returned it is not called any more. The error is a *core.Error.
+// After Detach or Break has returned it is not called any more. The error is a *core.Error.
 func (h *Host) Attach(deliver func(core.ReplicaMessage)) (*Attachment, error) {
 	select {
 	case <-h.done:
@@ -85,9 +85,16 @@ func (at *Attachment) Send(m core.MemberMessage) bool {
 	return true
 }
 
+// Break ends the attachment as a connection that broke off: neither side wished it. If the
+// member is not heard of by another soon, its sessions are noted silent before their time.
+func (at *Attachment) Break() { at.end(core.Input{Broken: at.conn}) }
+
 // Detach ends the attachment. The sessions that used it live on until they are silent
 // for their TTL, or use another. It may be called more than once.
-func (at *Attachment) Detach() {
+func (at *Attachment) Detach() { at.end(core.Input{Detached: at.conn}) }
+
+// end ends the attachment, once.
+func (at *Attachment) end(in core.Input) {
 	a := &at.host.attachments
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,7 +103,7 @@ func (at *Attachment) Detach() {
 	}
 	at.ended = true
 	// Not to be lost, or the replica would keep a place for nobody.
-	at.host.inbox.force(core.Input{Detached: at.conn})
+	at.host.inbox.force(in)
 }
 
 // give hands a message of the replica to the attachment it is for, if there is one.
@@ -116,6 +123,8 @@ func (a *attachments) taken(inputs []core.Input) {
 		switch in := &inputs[i]; {
 		case in.Detached != 0:
 			delete(a.byConn, in.Detached)
+		case in.Broken != 0:
+			delete(a.byConn, in.Broken)
 		case in.Member != nil && in.Member.Conn != ownConn:
 			a.waiting--
 			a.byConn[in.Member.Conn].waiting-- // its end comes after all it sent
