@@ -115,7 +115,7 @@ func (c *listCommand) follow(ctx context.Context, look look) error {
 func (c *listCommand) each(ctx context.Context, look look, show func([]byte, list) error, failed func(error)) error {
 	answered := time.Now()
 	for {
-		attempt, cancel := context.WithTimeout(ctx, min(c.timeout, 2*perNode))
+		attempt, cancel := context.WithTimeout(ctx, min(c.timeout, perNode))
 		raw, l, err := look(attempt)
 		cancel()
 		var no *refusal
@@ -241,12 +241,8 @@ func (s *listScreen) set(l list, said string) {
 func (s *listScreen) frame(colours bool) terminal.Frame {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state := "at " + clock(s.at)
-	if s.said != "" {
-		state += "; " + s.said
-	}
 	lines := s.list.table().Lines(colours)
-	f := terminal.Frame{Head: []string{fmt.Sprintf("%d, %s; q leaves", len(s.list.rows), state), "", lines[0]}, Body: lines[1:]}
+	f := terminal.Frame{Head: []string{fmt.Sprintf("%d, at %s; q leaves", len(s.list.rows), clock(s.at)), s.said, lines[0]}, Body: lines[1:]}
 	if s.list.foot != "" {
 		f.Body = append(f.Body, "", terminal.Clean(s.list.foot))
 	}

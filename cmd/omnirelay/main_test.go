@@ -18,7 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
+	grpccreds "google.golang.org/grpc/credentials"
 
 	"github.com/omnirelay/leadership/adapters/access"
 	"github.com/omnirelay/leadership/adapters/api"
@@ -152,7 +152,7 @@ func (s *site) startGRPC() {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	s.grpc = grpc.NewServer(append(calls.ServerOptions(), grpc.Creds(credentials.NewTLS(s.tls())))...)
+	s.grpc = grpc.NewServer(append(calls.ServerOptions(), grpc.Creds(grpccreds.NewTLS(s.tls())))...)
 	calls.Register(s.grpc)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -89,6 +90,9 @@ func yamlOf(raw []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// ambiguous are texts that YAML 1.1, which many still read, takes for something else.
+var ambiguous = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$`)
+
 // yamlNode reads one JSON value.
 func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	token, err := d.Token()
@@ -102,7 +106,11 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	case json.Delim:
 		return yamlChildren(d, value)
 	case string:
-		return scalar("!!str", value)
+		node, err := scalar("!!str", value)
+		if ambiguous.MatchString(value) {
+			node.Style = yaml.DoubleQuotedStyle
+		}
+		return node, err
 	case json.Number:
 		if _, err := value.Int64(); err != nil {
 			return scalar("!!float", value.String())

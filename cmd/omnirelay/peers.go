@@ -105,8 +105,8 @@ func leadsText(p *controlpb.Peer) string {
 	return fmt.Sprintf("%d (%s)", p.GetLeads(), strings.Join(parts, ", "))
 }
 
-// standing says in words whether a member can be elected.
-func standing(p *controlpb.Peer) string {
+// whyNot says in words whether a member can be elected.
+func whyNot(p *controlpb.Peer) string {
 	switch {
 	case p.GetCordoned():
 		return fmt.Sprintf("it is cordoned; `omnirelay mesh peers uncordon %s` lifts that", p.GetId())

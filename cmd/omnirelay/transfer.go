@@ -182,7 +182,7 @@ func (c *transferCommand) explain(ctx context.Context, refused error) error {
 	case err != nil:
 		return refused
 	}
-	return fmt.Errorf("%w; %s: %s", refused, c.to, standing(answer.GetPeers()[0]))
+	return fmt.Errorf("%w; %s: %s", refused, c.to, whyNot(answer.GetPeers()[0]))
 }
 
 // withdraw takes a request back.
