@@ -114,7 +114,7 @@ func (g *Gossip) memberlistConfig(label string) *memberlist.Config {
 
 // Run joins the seeds, probes, says what this member claims and delivers news, until ctx
 // ends.
-func (g *Gossip) Run(ctx context.Context) error {
+func (g *Gossip) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	s := &seeds{self: g.network.advertise, logger: g.logger, counts: g.counts, living: g.roster.living, join: g.join}
@@ -131,7 +131,6 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 	running.Go(func() { g.speak(ctx) })
 	g.deliver(ctx)
-	return nil
 }
 
 // join exchanges everything with a member at an address.
@@ -234,7 +233,8 @@ func (g *Gossip) deliver(ctx context.Context) {
 }
 
 // Leave says farewell, so that the others see a member that left and not one that died.
-// It is called after the member has given up all that it led; within bounds the sending.
+// It is called after the member has given up all that it led. It waits until some others
+// have been told, at most for as long as within.
 func (g *Gossip) Leave(within time.Duration) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -252,7 +252,9 @@ func (g *Gossip) Leave(within time.Duration) error {
 			_ = g.list.SendBestEffort(n, word.Encode()) // gossip passes it on besides
 		}
 	}
-	if err := g.list.Leave(within); err != nil {
+	// memberlist waits until others have been told. When they leave at the same time
+	// there is nobody to tell.
+	if err := g.list.Leave(within); err != nil && g.roster.size() > 0 {
 		return fmt.Errorf("gossip: leaving: %w", err)
 	}
 	return nil

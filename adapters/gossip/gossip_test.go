@@ -98,7 +98,7 @@ func (m *mesh) start(o Options) *member {
 	x.Gossip = g
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = g.Run(ctx) }()
+	go func() { defer close(done); g.Run(ctx) }()
 	var once sync.Once
 	x.stop = func() {
 		once.Do(func() {

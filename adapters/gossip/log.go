@@ -49,6 +49,9 @@ func (l *memberlistLog) Write(line []byte) (int, error) {
 	}
 	rest = strings.TrimPrefix(rest, "memberlist: ")
 	l.notice(rest)
+	if strings.HasSuffix(rest, errEnded.Error()) {
+		level = slog.LevelDebug // it takes a while until everybody knows who left
+	}
 	if strings.HasPrefix(rest, "Conflicting address for ") {
 		return len(line), nil // NotifyConflict says it
 	}

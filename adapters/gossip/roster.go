@@ -330,13 +330,16 @@ func (r *roster) peers() []Peer {
 	return peers
 }
 
-// living are the addresses of the members that are not gone.
+// justLeft is how long one that left is not called back: its process may still listen.
+const justLeft = 5 * time.Second
+
+// living are the addresses of the members that are not gone, or left just now.
 func (r *roster) living() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found := map[string]bool{}
 	for _, rec := range r.records {
-		if !rec.gone() {
+		if !rec.gone() || rec.Status == StatusLeft && r.now().Sub(rec.Since) < justLeft {
 			found[rec.Address] = true
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,8 @@ const (
 	longPause  = 5 * time.Second
 	// lookPause is how often it is looked whether a seed that was joined is a member yet.
 	lookPause = time.Second
+	// patience is how long a seed may be away before that is worth a line.
+	patience = 5 * time.Second
 )
 
 // seeds keeps this node joined to each of its seeds: those that come up later, and those
@@ -30,26 +33,27 @@ type seeds struct {
 	self   netip.AddrPort
 	logger *slog.Logger
 	counts *counters
-	living func() map[string]bool // addresses of members that are there
+	living func() map[string]bool // addresses of members that are there, or left just now
 	join   func(address string) error
 }
 
 // follow joins one seed whenever it is no member, until ctx ends.
 func (s *seeds) follow(ctx context.Context, seed string) {
-	pause, failing := firstPause, false
+	pause, good, said := firstPause, time.Now(), false
 	for ctx.Err() == nil {
 		joined, err := s.try(ctx, seed)
 		wait := lookPause
 		if err != nil && ctx.Err() == nil {
-			if !failing {
-				s.logger.Info("a gossip seed cannot be joined yet; it is tried again and again", "seed", seed, "error", err)
+			if !said && time.Since(good) >= patience {
+				s.logger.Warn("a gossip seed cannot be joined; it is tried again and again", "seed", seed, "for", time.Since(good), "error", strings.Join(strings.Fields(err.Error()), " "))
+				said = true
 			}
-			failing, wait, pause = true, pause, min(2*pause, longPause)
+			wait, pause = pause, min(2*pause, longPause)
 		} else {
 			if joined {
 				s.logger.Info("gossip joined", "seed", seed)
 			}
-			pause, failing = firstPause, false
+			pause, good, said = firstPause, time.Now(), false
 		}
 		select {
 		case <-ctx.Done():

@@ -51,7 +51,7 @@ func newDevCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&o.nodes, "nodes", 3, "number of nodes")
 	cmd.Flags().StringVar(&o.dir, "dir", ".dev", "folder for configurations, certificates, data and logs")
-	cmd.Flags().IntVar(&o.basePort, "base-port", 7400, "node N listens on this plus 10N+1 (http), +2 (grpc) and +3 (peer), a store's server on this; 0 picks free ports")
+	cmd.Flags().IntVar(&o.basePort, "base-port", 7400, "node N listens on this plus 10N+1 (http), +2 (grpc), +3 (peer) and +4 (gossip), a store's server on this; 0 picks free ports")
 	cmd.Flags().StringVar(&o.store, "store", config.StoreRaft, "where the registry is kept: raft (the nodes themselves), or etcd, postgres or redis, of which a private server is started")
 	return cmd
 }
@@ -60,8 +60,8 @@ func (o *devOptions) validate() error {
 	if o.nodes < 1 || o.nodes > core.MaxReplicas {
 		return fmt.Errorf("--nodes %d: want 1 to %d", o.nodes, core.MaxReplicas)
 	}
-	if last := o.basePort + 10*o.nodes + 3; o.basePort < 0 || (o.basePort > 0 && (o.basePort < 1024 || last > 65535)) {
-		return fmt.Errorf("--base-port %d: want 0, or 1024 to %d", o.basePort, 65535-10*o.nodes-3)
+	if last := o.basePort + 10*o.nodes + 4; o.basePort < 0 || (o.basePort > 0 && (o.basePort < 1024 || last > 65535)) {
+		return fmt.Errorf("--base-port %d: want 0, or 1024 to %d", o.basePort, 65535-10*o.nodes-4)
 	}
 	if !slices.Contains(config.Stores, o.store) {
 		return fmt.Errorf("--store %q: want one of %s", o.store, strings.Join(config.Stores, ", "))

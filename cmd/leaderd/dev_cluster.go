@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/omnirelay/leadership/adapters/gossip"
 	"github.com/omnirelay/leadership/adapters/signing"
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
@@ -37,6 +38,7 @@ type devCluster struct {
 type devNode struct {
 	id               string
 	http, grpc, peer string // addresses
+	gossip           string // address
 	config, data     string // paths
 	log              string
 	process          *exec.Cmd
@@ -95,7 +97,7 @@ func (c *devCluster) layNode(i, basePort int) (*devNode, error) {
 	n := &devNode{
 		id: id, config: filepath.Join(c.dir, id+".yaml"), data: filepath.Join(c.dir, id), log: filepath.Join(c.dir, id+".log"),
 	}
-	for j, address := range []*string{&n.http, &n.grpc, &n.peer} {
+	for j, address := range []*string{&n.http, &n.grpc, &n.peer, &n.gossip} {
 		port := basePort + 10*i + j + 1
 		if basePort == 0 {
 			var err error
@@ -132,7 +134,7 @@ func (c *devCluster) issueCertificates() error {
 	if err != nil {
 		return err
 	}
-	if err := c.makeSigningKeys(); err != nil {
+	if err := errors.Join(c.makeSigningKeys(), c.makeGossipKeys()); err != nil {
 		return err
 	}
 	issue := func(name string, pair transport.Pair, err error) error {
@@ -170,8 +172,19 @@ func (c *devCluster) makeSigningKeys() error {
 	return signing.CreateKeyFile(path, set)
 }
 
+// makeGossipKeys makes the keys that gossip is encrypted with, once.
+func (c *devCluster) makeGossipKeys() error {
+	path := c.tls(devGossipKeys)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_, err := gossip.CreateKeyFile(path)
+	return err
+}
+
 const (
 	devSigningKeys = "signing.json"
+	devGossipKeys  = "gossip.keys"
 	// devMember is the name, in cluster.json, of the certificate for the member devMemberID.
 	devMember   = "member"
 	devMemberID = "member-1"
@@ -194,6 +207,10 @@ func (c *devCluster) configOf(n *devNode) string {
 		devClusterID, core.KindShard, core.KindCustom)
 	b.WriteString(c.store.registry())
 	b.WriteString("    scopes:\n      - global-control\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
+	fmt.Fprintf(&b, "  gossip:\n    listen: %s\n    keyFile: %q\n    seeds:\n", n.gossip, c.tls(devGossipKeys))
+	for _, p := range c.nodes {
+		fmt.Fprintf(&b, "      - %q\n", p.gossip)
+	}
 	return b.String()
 }
 
@@ -362,6 +379,7 @@ type manifestNode struct {
 	PID     int    `json:"pid"`
 	HTTP    string `json:"http"`
 	GRPC    string `json:"grpc"`
+	Gossip  string `json:"gossip"`
 	Config  string `json:"config"`
 	DataDir string `json:"dataDir"`
 	Log     string `json:"log"`
@@ -377,7 +395,7 @@ func (c *devCluster) writeManifest() error {
 	m := manifest{Store: c.store.manifest(), CA: c.tls("ca.pem"), Clients: map[string]manifestClient{}}
 	for _, n := range c.nodes {
 		m.Nodes = append(m.Nodes, manifestNode{
-			ID: n.id, PID: n.pid(), HTTP: "https://" + n.http, GRPC: n.grpc, Config: n.config, DataDir: n.data, Log: n.log,
+			ID: n.id, PID: n.pid(), HTTP: "https://" + n.http, GRPC: n.grpc, Gossip: n.gossip, Config: n.config, DataDir: n.data, Log: n.log,
 		})
 	}
 	for _, role := range append(slices.Clone(devRoles), devMember) {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/omnirelay/leadership/adapters/config"
+	"github.com/omnirelay/leadership/adapters/gossip"
 	"github.com/omnirelay/leadership/adapters/host"
 	"github.com/omnirelay/leadership/adapters/raftlog"
 	"github.com/omnirelay/leadership/adapters/telemetry"
@@ -32,6 +33,7 @@ type node struct {
 	metrics      *telemetry.Metrics
 	peerServer   *grpc.Server
 	front        *front
+	gossip       *gossip.Gossip // nil: this node does not gossip
 
 	sessions chan core.SessionID // to be remembered for a later life
 	failed   chan error          // the first thing that ended by itself
@@ -64,6 +66,7 @@ func newNode(c *config.Config, logger *slog.Logger) (_ *node, err error) {
 		Logger: logger, LeaderSeries: c.Metrics.LeaderSeries, Store: c.Registry.External(),
 		View: func(f func(*core.Registry, core.Status)) { n.host.View(f) },
 	})
+	n.metrics.WatchGossip(n.gossipStats)
 	if n.host, err = host.New(n.hostOptions(boot)); err != nil {
 		return nil, err
 	}
@@ -180,6 +183,10 @@ func (n *node) start() error {
 		_ = peers.Close()
 		return err
 	}
+	if err := n.openGossip(); err != nil {
+		_ = peers.Close()
+		return fmt.Errorf("mesh.%w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	peers = transport.Limit(peers, transport.Limits{HandshakeTimeout: n.config.Limits.HandshakeTimeout})
@@ -195,6 +202,7 @@ func (n *node) start() error {
 		n.metrics.WatchWindow(ctx, n.config.MaxElectionWindow, n.config.EvaluationInterval)
 		return nil
 	})
+	n.runGossip(ctx)
 	n.front.serve(ctx, n)
 	return nil
 }
@@ -230,6 +238,7 @@ func (n *node) close() {
 		n.front.close()
 	}
 	n.cancel()
+	n.closeGossip()
 	if n.peers != nil {
 		if err := n.peers.Close(); err != nil {
 			n.logger.Warn("closing connections to peers", "error", err)

@@ -76,6 +76,7 @@ func serve(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	if err := n.host.Shutdown(handOver); err != nil {
 		logger.Warn("not everything was handed over", "error", err)
 	}
+	n.leaveGossip() // only now: who leaves while its lease lives looks like a leader that is gone
 	logger.Info("stopped")
 	return nil
 }
