@@ -211,6 +211,28 @@ func TestDoors(t *testing.T) {
 			_, err := c.registry.Uncordon(ctx, &controlpb.UncordonRequest{MemberId: "x"})
 			return err
 		}, operator},
+		"rebalance": {func(c *caller) error {
+			_, err := c.registry.Rebalance(ctx, &controlpb.RebalanceRequest{DryRun: true})
+			return err
+		}, operator},
+		"peers": {func(c *caller) error { _, err := c.mesh.ListPeers(ctx, &controlpb.ListPeersRequest{}); return err }, anybody},
+		"nodes": {func(c *caller) error { _, err := c.mesh.ListNodes(ctx, &controlpb.ListNodesRequest{}); return err }, anybody},
+		"add node": {func(c *caller) error {
+			_, err := c.mesh.AddNode(ctx, &controlpb.AddNodeRequest{})
+			return err
+		}, admin},
+		"remove node": {func(c *caller) error {
+			_, err := c.mesh.RemoveNode(ctx, &controlpb.RemoveNodeRequest{Name: "nope"})
+			return err
+		}, admin},
+		"replace node": {func(c *caller) error {
+			_, err := c.mesh.ReplaceNode(ctx, &controlpb.ReplaceNodeRequest{Name: "nope"})
+			return err
+		}, admin},
+		"move registrar": {func(c *caller) error {
+			_, err := c.mesh.MoveRegistrar(ctx, &controlpb.MoveRegistrarRequest{To: "nope"})
+			return err
+		}, operator},
 		"keepalive": {func(c *caller) error {
 			_, err := c.KeepAlive(ctx, &controlpb.KeepAliveRequest{Session: session, Number: 1})
 			return err

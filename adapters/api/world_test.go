@@ -220,6 +220,7 @@ func (w *world) roots() *x509.CertPool {
 type caller struct {
 	controlpb.LeadershipMemberServiceClient
 	registry controlpb.LeadershipRegistryServiceClient
+	mesh     controlpb.LeadershipMeshServiceClient
 	conn     *grpc.ClientConn
 	node     *node
 }
@@ -232,7 +233,7 @@ func (n *node) dial(certs ...tls.Certificate) *caller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &caller{controlpb.NewLeadershipMemberServiceClient(conn), controlpb.NewLeadershipRegistryServiceClient(conn), conn, n}
+	return &caller{controlpb.NewLeadershipMemberServiceClient(conn), controlpb.NewLeadershipRegistryServiceClient(conn), controlpb.NewLeadershipMeshServiceClient(conn), conn, n}
 }
 
 func (n *node) member(id string) *caller {
