@@ -76,7 +76,7 @@ func newRaftJournal(r *Replica, boot Boot) (*raftJournal, error) {
 	case waiting && boot.HardState != nil:
 		return nil, errors.New("this node was started to join a cluster and has not been let in; start it as one that joins")
 	case raft.IsEmptySnap(snap):
-		snap = j.firstSnapshot()
+		snap = FirstRaftSnapshot(j.firstVoters(boot.Entries), firstIndex, nil)
 	}
 	if snap != nil {
 		if err := j.storage.ApplySnapshot(snap); err != nil {
@@ -102,10 +102,6 @@ func newRaftJournal(r *Replica, boot Boot) (*raftJournal, error) {
 	j.plantReplay(boot)
 	j.node, err = raft.NewRawNode(j.raftConfig(snap.GetMetadata().GetIndex()))
 	return j, err
-}
-
-func (j *raftJournal) firstSnapshot() *raftpb.Snapshot {
-	return FirstRaftSnapshot(j.r.cfg.Voters, firstIndex, nil)
 }
 
 // FirstRaftSnapshot is what a raft log among voters starts from: nothing, or, when

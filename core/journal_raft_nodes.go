@@ -45,6 +45,26 @@ func nodeIDs(ids []uint64) []NodeID {
 	return nodes
 }
 
+// firstVoters are the voters that a log without a snapshot began with: those of its
+// first command, when it holds that. The configuration may name others by now.
+func (j *raftJournal) firstVoters(entries []*raftpb.Entry) []NodeID {
+	for _, e := range entries {
+		if e.GetType() != raftpb.EntryNormal || len(e.GetData()) == 0 {
+			continue
+		}
+		entry := &logpb.Entry{}
+		if proto.Unmarshal(e.GetData(), entry) != nil {
+			break // applying it will say what is wrong
+		}
+		for _, c := range entry.Commands {
+			if b := c.GetBootstrap(); b != nil {
+				return nodeIDs(b.Voters)
+			}
+		}
+	}
+	return j.r.cfg.Voters
+}
+
 // votes reports whether this replica may vote: whoever may not never stands.
 func (j *raftJournal) votes() bool {
 	id := uint64(j.r.cfg.ID)
@@ -301,7 +321,7 @@ func (g *Registry) stays(id NodeID) bool {
 
 func (j *raftJournal) plantStale() *raftpb.ConfState {
 	if j.r.cfg.Plants.Has(plant.StaleMembers) && !j.r.cfg.Join {
-		return j.firstSnapshot().GetMetadata().GetConfState()
+		return FirstRaftSnapshot(j.r.cfg.Voters, firstIndex, nil).GetMetadata().GetConfState()
 	}
 	return j.confState
 }

@@ -54,6 +54,9 @@ func (c *Cluster) WatchHeld() *Watch {
 	return w
 }
 
+// Follow watches a node that came later, too.
+func (w *Watch) Follow(n *Node) { w.readers.Go(func() { w.follow(n) }) }
+
 func (w *Watch) follow(n *Node) {
 	tick := time.NewTicker(heldEvery)
 	defer tick.Stop()

@@ -114,7 +114,7 @@ func EndsLeadership(kind string) bool {
 // kinds are the event kinds by name.
 var kinds = func() map[string]core.EventKind {
 	byName := map[string]core.EventKind{}
-	for k := core.EventSnapshot; k <= core.EventScopeRetired; k++ {
+	for k := core.EventSnapshot; k <= core.EventRegistrarMoved; k++ {
 		byName[k.String()] = k
 	}
 	return byName
@@ -137,7 +137,7 @@ func recordOf(a *wire.AuditRecord) (*core.Record, error) {
 	r := &core.Record{
 		Seq: a.Seq, Revision: a.Revision, Ordinal: a.Ordinal, Kind: uint32(kind), Scope: a.Scope, ScopeKind: a.ScopeKind, Labels: a.Labels,
 		MemberId: a.MemberID, Session: a.Session, Term: a.Term, Fence: a.FenceToken, Reason: a.Reason, CorrelationId: a.CorrelationID,
-		Actor: a.Actor, WallNs: a.OccurredAt.UnixNano(), PrevHash: previous, Hash: hash,
+		Actor: a.Actor, Why: a.Why, Subject: a.Subject, WallNs: a.OccurredAt.UnixNano(), PrevHash: previous, Hash: hash,
 	}
 	if !a.IssuedAt.IsZero() {
 		r.IssuedWallNs = a.IssuedAt.UnixNano()
