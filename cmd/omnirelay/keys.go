@@ -22,10 +22,10 @@ const (
 	keepRetired = 2 * signing.DefaultLife
 )
 
-// newKeysCommand holds the care of the keys that sign leadership tokens.
+// newKeysCommand holds the care of keys.
 func newKeysCommand() *cobra.Command {
-	return newGroup("keys", "The keys that sign leadership tokens",
-		newKeysNew(), newKeysList(), newKeysPublic(), newKeysRotate(), newKeysAdd(), newKeysPromote(), newKeysDrop())
+	return newGroup("keys", "The keys that sign leadership tokens, and those that encrypt gossip",
+		newKeysNew(), newKeysList(), newKeysPublic(), newKeysRotate(), newKeysAdd(), newKeysPromote(), newKeysDrop(), newGossipKeysCommand())
 }
 
 // show is where a command shows what it did.

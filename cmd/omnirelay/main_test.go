@@ -193,6 +193,9 @@ func (s *site) save(folder string) {
 	s.writeJSON(folder, "cluster.json", map[string]any{"nodes": []any{here}, "ca": "ca.pem", "clients": clients})
 	s.writeJSON(folder, "cluster-2.json", map[string]any{"nodes": []any{gone, here}, "ca": "ca.pem", "clients": clients})
 	s.writeJSON(folder, "cluster-gone.json", map[string]any{"nodes": []any{gone}, "ca": "ca.pem", "clients": clients})
+	s.writeJSON(folder, "cluster-read.json", map[string]any{"nodes": []any{here}, "ca": "ca.pem", "clients": map[string]any{"read": clients["read"]}})
+	// A certificate that is named for more than it is.
+	s.writeJSON(folder, "cluster-pretended.json", map[string]any{"nodes": []any{here}, "ca": "ca.pem", "clients": map[string]any{"operate": clients["read"]}})
 	s.writeJSON(folder, "cluster-anonymous.json", map[string]any{"nodes": []any{here}, "ca": "ca.pem"})
 }
 

@@ -84,10 +84,11 @@ func (a *asker) scopeHint(ctx context.Context, scope string, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, nearestWithin)
 	defer cancel()
 	names, failed := a.scopeNames(ctx)
-	if failed != nil {
+	near := meant(scope, names, "")
+	if failed != nil || near == "" {
 		return err // the refusal is what matters
 	}
-	return fmt.Errorf("%w; %s", err, meant(scope, names, "`omnirelay mesh leaders status` lists those that are led"))
+	return fmt.Errorf("%w; %s", err, near)
 }
 
 // scopeNames are all scopes that are declared.
