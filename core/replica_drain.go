@@ -21,7 +21,8 @@ func (r *Replica) stirDrains() {
 	}
 }
 
-// drainOn goes on with the drains. A look that found nothing is not repeated until the
+// drainOn goes on with the drains, on behalf of who asked for them. A hand-over that was
+// cancelled is asked for again: what ends a drain is to lift the cordon. A look that found nothing is not repeated until the
 // registry has changed.
 func (r *Replica) drainOn() {
 	d := &r.duties
@@ -42,7 +43,7 @@ func (r *Replica) drainOn() {
 			Transfer: &logpb.Transfer{Scope: m.Scope, Fence: m.Fence, Reason: AskDrain},
 		}})
 		if asked := r.registry.drainRecord(token.LeaderID); asked != nil {
-			c.CorrelationId, c.Actor, c.Why = asked.CorrelationId, asked.Actor, asked.Why
+			c.Actor, c.Why = asked.Actor, asked.Why
 		}
 		r.requests.enqueue(c)
 	}

@@ -106,6 +106,9 @@ func (c *Linearizable) chainOf(scope string) *chain {
 // Told takes a record that the outside is told for the first time, in order. term
 // is that of its entry.
 func (c *Linearizable) Told(at int64, r *core.Record, term uint64) {
+	if r.Scope == "" {
+		return // of a member or a node
+	}
 	h := c.chainOf(r.Scope)
 	view := ScopeView{}
 	if n := len(h.steps); n > 0 {
