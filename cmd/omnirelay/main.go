@@ -59,8 +59,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "omnirelay",
-		Short:         "Shows and changes who leads what in a leadership cluster",
+		Use:   "omnirelay",
+		Short: "Shows and changes who leads what in a leadership cluster",
+		Long: "Shows and changes who leads what in a leadership cluster: leaders, members, and the nodes that keep the\n" +
+			"registry; makes certificates and keys; runs commands only while leading.\n\n" +
+			"The cluster is named by --cluster, or by OMNIRELAY_CLUSTER: a cluster.json or its folder. Without either it\n" +
+			"is " + defaultCluster + ", which `leaderd dev` writes. Of the certificates in it the one with the least role that\n" +
+			"will do is shown.\n\n" +
+			"Exit codes: 0 done, 1 refused or failed, 2 timed out. Those of `mesh run` are in its own manual.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
