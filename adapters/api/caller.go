@@ -27,7 +27,12 @@ func member(ctx context.Context) (access.Caller, error) {
 // actAs refuses whoever is not the member. The members of the cluster's own nodes are
 // nobody's from outside, whatever a credential says: their process holds them.
 func (s *Service) actAs(c access.Caller, memberID string) error {
-	if s.reserved[memberID] {
+	node := s.reserved[memberID]
+	s.o.Source.View(func(g *core.Registry, _ core.Status) {
+		_, added := g.Node(memberID)
+		node = node || added
+	})
+	if node {
 		return &access.Denied{Want: "a member id of your own", Have: c.Member, Message: "member " + memberID + " is a node of this cluster, and only that node's own process acts as it"}
 	}
 	return c.MayActAs(memberID)

@@ -298,6 +298,9 @@ func TestNodes(t *testing.T) {
 		}
 		return registrars == 1
 	})
+	// Its name is nobody's member from now on, whoever shows a certificate for it.
+	_, err = w.nodes[0].member("node-4").OpenSession(ctx, openRequest("node-4", "job"))
+	refused(t, "the new node's name", err, codes.PermissionDenied, "denied")
 	_, err = c.AddNode(ctx, &controlpb.AddNodeRequest{Node: &controlpb.NewNode{Name: "node-5"}})
 	refused(t, "without an address", err, codes.InvalidArgument, "invalid")
 	_, err = c.RemoveNode(ctx, &controlpb.RemoveNodeRequest{Name: "node-9"})

@@ -70,7 +70,8 @@ type Options struct {
 	Protocol func(ctx context.Context) string
 	// Others are the grpc addresses of other nodes, for members to go to; nil: none.
 	Others func() []string
-	// Reserved are the member ids of the cluster's own nodes. No caller acts as one.
+	// Reserved are the member ids of the cluster's own nodes, beside those of the registry's
+	// table. No caller acts as one.
 	Reserved []string
 	// SessionsPerMember bounds the live sessions of one member in the registry, as far
 	// as this node's copy knows them.

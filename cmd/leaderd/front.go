@@ -62,7 +62,7 @@ func newFront(n *node) (f *front, err error) {
 func (f *front) apiOptions(n *node, signer *signing.Signer) api.Options {
 	c := n.config
 	o := api.Options{
-		Source: n.host, Session: f.gate.Limiter.Session, Allow: f.gate.Limiter.Request, Protocol: transport.Protocol, Others: func() []string { return addresses(c) },
+		Source: n.host, Session: f.gate.Limiter.Session, Allow: f.gate.Limiter.Request, Protocol: transport.Protocol, Others: n.addresses, Peers: n.meshPeers,
 		SessionsPerMember: c.Limits.SessionsPerMember, Cluster: c.ClusterID, NodeID: c.NodeID, Store: c.Registry.Store, Epsilon: c.ClockDrift,
 		Window: c.MaxElectionWindow, WriteTimeout: c.Streams.WriteTimeout, Logger: n.logger,
 		Attach: func(deliver func(core.ReplicaMessage)) (api.Attachment, error) { return n.host.Attach(deliver) },
@@ -81,7 +81,7 @@ func (f *front) newWeb(n *node, signer *signing.Signer) (err error) {
 	o := control.Options{
 		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Open: c.Control.Open, Boottime: clock.Boottime,
 		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, Heartbeat: c.Streams.Heartbeat, ReadTimeout: c.MaxElectionWindow,
-		MaxBody: int64(c.Limits.RequestBytes), Hint: f.hint(n),
+		MaxBody: int64(c.Limits.RequestBytes), Hint: n.hint,
 	}
 	if signer != nil {
 		o.Keys = signer.PublicJSON
@@ -96,7 +96,7 @@ func (f *front) newWeb(n *node, signer *signing.Signer) (err error) {
 func (f *front) newGRPC(n *node) (err error) {
 	c := n.config
 	f.rpc, err = rpc.New(rpc.Options{
-		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Hint: f.hint(n),
+		Source: n.host, Service: f.service, Gate: f.gate, Metrics: n.metrics, Logger: n.logger, Hint: n.hint,
 		MaxStreams: c.Streams.Max, WriteTimeout: c.Streams.WriteTimeout, RenewalInterval: core.KeepaliveInterval(c.LeaseDuration),
 	})
 	if err != nil {
@@ -126,52 +126,6 @@ func (f *front) options(n *node, protocols ...string) transport.FrontOptions {
 // a member that hangs on it, within what a connection bears.
 func idleTimeout(lease time.Duration) time.Duration {
 	return min(max(lease*3/4, 200*time.Millisecond), 10*time.Second)
-}
-
-// others are the peers but this node, in the order of the configuration.
-func others(c *config.Config) (peers []config.Peer) {
-	for _, p := range c.Peers {
-		if p.ID != c.NodeID {
-			peers = append(peers, p)
-		}
-	}
-	return peers
-}
-
-// addresses are where members may go from this node.
-func addresses(c *config.Config) (grpc []string) {
-	for _, p := range others(c) {
-		if p.GRPC != "" {
-			grpc = append(grpc, p.GRPC)
-		}
-	}
-	return grpc
-}
-
-// hint names a node that is likelier to help: the registrar, or the next one.
-func (f *front) hint(n *node) func() map[string]string {
-	peers := others(n.config)
-	return func() map[string]string {
-		if len(peers) == 0 {
-			return nil
-		}
-		var registrar core.NodeID
-		n.host.View(func(_ *core.Registry, s core.Status) { registrar = s.Registrar })
-		best := peers[0]
-		for _, p := range peers {
-			if p.Replica() == registrar {
-				best = p
-			}
-		}
-		hint := map[string]string{"node": best.ID}
-		if best.GRPC != "" {
-			hint["grpc"] = best.GRPC
-		}
-		if best.HTTP != "" {
-			hint["http"] = best.HTTP
-		}
-		return hint
-	}
 }
 
 func (f *front) listen() (err error) {
