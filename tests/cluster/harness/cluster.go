@@ -26,6 +26,16 @@ type Options struct {
 	Nodes    int    // 0: 3
 	Store    string // one of Stores; empty: raft
 	Settings string // further lines under mesh.leadership, on every node
+
+	Gossip         bool   // the nodes gossip
+	GossipSettings string // further lines under mesh.gossip, on every node
+
+	// Hosts are the addresses of the nodes; empty: one on the loopback for all. A node
+	// that is to live in another network namespace has an address there.
+	Hosts []string
+	// Namespaces are the paths of the network namespaces that the nodes live in, an empty
+	// one that of the test.
+	Namespaces []string
 }
 
 // Cluster is a set of node processes on this machine.
@@ -56,7 +66,10 @@ func New(t testing.TB, o Options) *Cluster {
 	c.client = c.newClient()
 	t.Cleanup(c.showLogs)
 	t.Cleanup(c.killAll)
-	for _, n := range c.Nodes {
+	for i, n := range c.Nodes {
+		if i < len(o.Namespaces) {
+			n.namespace = o.Namespaces[i]
+		}
 		n.Start()
 	}
 	c.AwaitSettled(StartWithin)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/omnirelay/leadership/adapters/gossip"
 	"github.com/omnirelay/leadership/adapters/transport"
 )
 
@@ -61,7 +62,10 @@ func ReadManifest(path string) (*Manifest, error) {
 	return m, json.Unmarshal(data, m)
 }
 
-const clusterID = "cluster-test"
+const (
+	clusterID  = "cluster-test"
+	gossipKeys = "gossip.keys"
+)
 
 // layOut writes certificates, one configuration per node, and cluster.json.
 func layOut(t testing.TB, dir string, o Options) *Cluster {
@@ -69,6 +73,9 @@ func layOut(t testing.TB, dir string, o Options) *Cluster {
 	authority, err := transport.NewAuthority(clusterID)
 	must(t, err)
 	c := &Cluster{t: t, dir: dir, Authority: authority, host: loopback(), given: map[string]bool{}}
+	if len(o.Hosts) > 0 {
+		c.host = o.Hosts[0]
+	}
 	must(t, os.Mkdir(filepath.Join(dir, "tls"), 0o700))
 	must(t, authority.Save(c.tls("ca.pem"), c.tls("ca-key.pem")))
 	manifest := &Manifest{CA: c.tls("ca.pem"), Clients: map[string]ManifestClient{}}
@@ -78,11 +85,15 @@ func layOut(t testing.TB, dir string, o Options) *Cluster {
 		manifest.Clients[string(role)] = c.save(string(role), pair)
 	}
 	for i := 1; i <= o.Nodes; i++ {
-		n := c.layNode(fmt.Sprintf("node-%d", i))
+		n := c.layNode(fmt.Sprintf("node-%d", i), o.hostOf(i-1))
 		manifest.Nodes = append(manifest.Nodes, ManifestNode{ID: n.ID, HTTP: n.URL, GRPC: n.GRPC, Config: n.Config, DataDir: n.DataDir, Log: n.Log})
 	}
+	if o.Gossip {
+		_, err := gossip.CreateKeyFile(c.tls(gossipKeys))
+		must(t, err)
+	}
 	for _, n := range c.Nodes {
-		must(t, os.WriteFile(n.Config, []byte(c.configOf(n, o.Settings)), 0o600))
+		must(t, os.WriteFile(n.Config, []byte(c.configOf(n, o)), 0o600))
 	}
 	data, err := json.Marshal(manifest)
 	must(t, err)
@@ -103,19 +114,34 @@ func loopback() string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 }
 
-func (c *Cluster) layNode(id string) *Node {
+// hostOf is the address of a node, counted from 0; empty: that of the cluster.
+func (o *Options) hostOf(i int) string {
+	if i < len(o.Hosts) {
+		return o.Hosts[i]
+	}
+	return ""
+}
+
+func (c *Cluster) layNode(id, host string) *Node {
 	c.t.Helper()
-	pair, err := c.Authority.IssueNode(id, c.host)
+	if host == "" {
+		host = c.host
+	}
+	pair, err := c.Authority.IssueNode(id, host)
 	must(c.t, err)
 	c.save(id, pair)
+	// A port that is free here is free in a network namespace where nothing runs yet.
+	free := func() string { return net.JoinHostPort(host, portOf(c.FreeAddress())) }
 	n := &Node{
 		ID: id, cluster: c, Config: filepath.Join(c.dir, id+".yaml"), DataDir: filepath.Join(c.dir, id), Log: filepath.Join(c.dir, id+".log"),
-		HTTP: c.FreeAddress(), GRPC: c.FreeAddress(), Peer: c.FreeAddress(),
+		HTTP: free(), GRPC: free(), Peer: free(), Gossip: free(),
 	}
 	n.URL = "https://" + n.HTTP
 	c.Nodes = append(c.Nodes, n)
 	return n
 }
+
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
 
 // FreeAddress is an address of the cluster's that nobody listens on, another every
 // time: the kernel may offer one again that nobody listens on yet.
@@ -146,7 +172,7 @@ func (c *Cluster) save(name string, pair transport.Pair) ManifestClient {
 }
 
 // configOf is the configuration of one node: global-control and 64 shards.
-func (c *Cluster) configOf(n *Node, settings string) string {
+func (c *Cluster) configOf(n *Node, o Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh:\n  leadership:\n    nodeId: %s\n    clusterId: %s\n    dataDir: %q\n", n.ID, clusterID, n.DataDir)
 	fmt.Fprintf(&b, "    listeners: {http: %q, grpc: %q, peer: %q}\n", n.HTTP, n.GRPC, n.Peer)
@@ -156,7 +182,17 @@ func (c *Cluster) configOf(n *Node, settings string) string {
 		fmt.Fprintf(&b, "      - {id: %s, address: %q}\n", p.ID, p.Peer)
 	}
 	b.WriteString("    scopes: [global-control]\n    shards:\n      - {namespace: mesh.demo, from: \"00\", to: \"63\"}\n")
-	for line := range strings.Lines(settings) {
+	for line := range strings.Lines(o.Settings) {
+		b.WriteString("    " + line)
+	}
+	if !o.Gossip {
+		return b.String()
+	}
+	fmt.Fprintf(&b, "  gossip:\n    listen: %q\n    keyFile: %q\n    seeds:\n", n.Gossip, c.tls(gossipKeys))
+	for _, p := range c.Nodes {
+		fmt.Fprintf(&b, "      - %q\n", p.Gossip)
+	}
+	for line := range strings.Lines(o.GossipSettings) {
 		b.WriteString("    " + line)
 	}
 	return b.String()

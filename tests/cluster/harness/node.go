@@ -16,12 +16,14 @@ type Node struct {
 	ID               string
 	URL              string // of the HTTP API
 	HTTP, GRPC, Peer string // addresses
+	Gossip           string // address, where the nodes gossip
 	Config           string
 	DataDir          string
 	Log              string
 
-	cluster *Cluster
-	process *Process
+	cluster   *Cluster
+	process   *Process
+	namespace string // path of a network namespace; empty: that of the test
 }
 
 // Start runs leaderd serve on the node's configuration and data.
@@ -31,6 +33,9 @@ func (n *Node) Start() {
 	must(n.cluster.t, err)
 	defer log.Close()
 	cmd := exec.Command(leaderd(), "serve", "--config", n.Config)
+	if n.namespace != "" {
+		cmd = exec.Command("nsenter", "--net="+n.namespace, leaderd(), "serve", "--config", n.Config) // the same process
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	n.process = Start(n.cluster.t, cmd)
 }

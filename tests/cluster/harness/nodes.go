@@ -16,10 +16,10 @@ import (
 // itself and one node that is there already.
 func (c *Cluster) Join(id string, through *Node) *Node {
 	c.t.Helper()
-	n := c.layNode(id)
+	n := c.layNode(id, "")
 	all := c.Nodes
 	c.Nodes = []*Node{through, n}
-	text := c.configOf(n, "join: true\n")
+	text := c.configOf(n, Options{Settings: "join: true\n"})
 	c.Nodes = all
 	must(c.t, os.WriteFile(n.Config, []byte(text), 0o600))
 	n.Start()
