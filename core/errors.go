@@ -1,6 +1,9 @@
 package core
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Code says why a request was refused. The set is closed: a client may switch on it.
 type Code string
@@ -38,6 +41,15 @@ func (e *Error) Error() string {
 
 func invalid(field, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalid, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// asRefusal is a check's error, as one that refuses a command.
+func asRefusal(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: CodeInvalid, Message: err.Error()}
 }
 
 func refuse(code Code, format string, args ...any) *Error {

@@ -198,6 +198,7 @@ func (f *fieldHash) scope(s *scope) {
 		f.str(s.ask.to)
 		f.str(s.ask.correlationID)
 		f.str(s.ask.actor)
+		f.optional("why", s.ask.why)
 	}
 }
 

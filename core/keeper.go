@@ -176,24 +176,25 @@ func (k *Keeper) Ended(id SessionID) {
 }
 
 // Receive takes a keepalive, stamped with a clock reading that is later than its
-// arrival. A number not above the last counted does nothing.
-func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) {
+// arrival. A number not above the last counted does nothing. It reports whether the
+// keepalive is overtaken: a later one of the session was counted.
+func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) (overtaken bool) {
 	if k.term == 0 {
-		return
+		return false
 	}
 	t := k.sessions[f.Session]
 	if t == nil {
 		if k.plants.Has(plant.RenewExpired) {
 			k.acks = append(k.acks, keeperAck{home: home, session: f.Session, number: f.Number, conn: f.Conn})
-			return
+			return false
 		}
 		if k.open || len(k.sessions) >= MaxSessions {
-			return // not a live session
+			return false // not a live session
 		}
 		t = k.tend(f.Session) // looked at again when the office opens
 	}
 	if f.Number <= t.counted || (t.expirePending != 0 && !k.plants.Has(plant.AckWhileExpiring)) {
-		return
+		return f.Number <= t.counted
 	}
 	t.counted = f.Number
 	t.base, t.agedBefore, t.heard = now, 0, true
@@ -210,6 +211,7 @@ func (k *Keeper) Receive(now Time, home NodeID, f *KeepaliveForward) {
 	t.wantCancel = t.held && t.cancelPending == 0 && !(t.suspected && k.plants.Has(plant.SuspicionNotCancelled))
 	k.dirty = true
 	k.settle(t)
+	return false
 }
 
 // Suspect notes a session silent when grace has passed, with the age that its silence

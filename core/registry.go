@@ -115,7 +115,7 @@ type scope struct {
 
 // ask is a standing request to the holder.
 type ask struct {
-	reason, to, correlationID, actor string
+	reason, to, correlationID, actor, why string
 }
 
 // Outcome is what one entry did.

@@ -32,7 +32,8 @@ func (g *Registry) cordon(c *logpb.Cordon) *Error {
 	}
 	if c.Drain {
 		g.draining[c.MemberId] = true
-		g.drain(c.MemberId, func(sc *scope) bool { return g.canMove(sc, sortedKeys(g.sessions)) })
+		order := sortedKeys(g.sessions)
+		g.drain(c.MemberId, func(sc *scope) bool { return sc.ask == nil && g.canMove(sc, order) })
 	}
 	return nil
 }

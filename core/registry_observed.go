@@ -74,7 +74,7 @@ func (g *Registry) observe(c *logpb.ObserveMembers) *Error {
 	}
 	for _, p := range c.Members {
 		if err := CheckMemberID("memberId", p.MemberId); err != nil {
-			return invalid("memberId", "%v", err)
+			return asRefusal(err)
 		}
 	}
 	for _, p := range c.Members {

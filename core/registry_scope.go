@@ -89,7 +89,7 @@ func (g *Registry) askHolder(sc *scope, reason, to string) {
 	if sc.retiring() || (sc.ask != nil && sc.ask.reason == reason && sc.ask.to == to) {
 		return
 	}
-	sc.ask = &ask{reason: reason, to: to, correlationID: g.command.CorrelationId, actor: g.command.Actor}
+	sc.ask = &ask{reason: reason, to: to, correlationID: g.command.CorrelationId, actor: g.command.Actor, why: g.command.Why}
 	g.touch(sc.leader)
 	g.record(EventDrainRequested, sc, sc.leader, reason)
 	if g.plants.Has(plant.SuccessorBeforeAck) && reason != AskRetire {
@@ -152,6 +152,9 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 		return refuse(CodeNotLeader, "session %d does not lead scope %q under fence %d", c.Session, c.Scope, c.Fence)
 	}
 	asked := sc.ask
+	if asked != nil && g.activeVersion >= whyVersion {
+		g.command = asked.behalf(g.command)
+	}
 	sc.resignedBy = sc.leader.id
 	reason := ReasonResigned
 	if asked != nil {
@@ -173,6 +176,12 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 		sc.resignedBy = 0 // it did as it was asked, and may be asked back
 	}
 	return nil
+}
+
+// behalf is the command with which a holder did as it was asked, as one of who asked:
+// that is whom the audit trail names.
+func (a *ask) behalf(c *logpb.Command) *logpb.Command {
+	return &logpb.Command{CorrelationId: c.CorrelationId, Actor: a.actor, Why: a.why}
 }
 
 // vacate ends a leadership.

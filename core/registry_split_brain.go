@@ -46,7 +46,7 @@ func (g *Registry) reportSplitBrain(c *logpb.ReportSplitBrain) *Error {
 
 func checkReport(p *logpb.SplitBrain) *Error {
 	if err := CheckMemberID("memberId", p.MemberId); err != nil {
-		return invalid("memberId", "%v", err)
+		return asRefusal(err)
 	}
 	gone := p.Reason == SplitBrainLeaderGone
 	switch {
@@ -59,7 +59,7 @@ func checkReport(p *logpb.SplitBrain) *Error {
 	}
 	if !gone {
 		if err := ParseScopeID(p.Scope); err != nil {
-			return invalid("scope", "%v", err)
+			return asRefusal(err)
 		}
 	}
 	return nil

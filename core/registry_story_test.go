@@ -22,6 +22,7 @@ import (
 //	entry [term=N]        one log entry; each line of input is a command (see storyCommands)
 //	state                 scopes and sessions
 //	view N                what the member of session N is told
+//	drains                what draining members would be asked for by now
 //	moves [limit=N]       what a rebalance would ask for
 //	snapshot              go on with a registry restored from the encoded snapshot
 //	window limit=N        keep N replies only
@@ -61,6 +62,8 @@ func (s *registryStory) run(t *testing.T, d *datadriven.TestData) string {
 		limit := 10
 		d.MaybeScanArgs(t, "limit", &limit)
 		return storyMoves(s.g.PlanMoves(limit))
+	case "drains":
+		return storyMoves(s.g.PlanDrains(10))
 	case "snapshot":
 		s.g = reincarnate(t, s.g)
 		return "the same hash"
@@ -132,7 +135,7 @@ func (s *registryStory) command(l storyLine) *logpb.Command {
 	s.requests++
 	c.RequestId = l.str("id", fmt.Sprintf("r%d", s.requests))
 	c.Base = uint64(l.num("base", int64(s.g.revision)))
-	c.CorrelationId = "c-" + c.RequestId
+	c.CorrelationId, c.Actor, c.Why = "c-"+c.RequestId, l.str("actor", ""), strings.ReplaceAll(l.str("why", ""), "_", " ")
 	if k := c.GetKeeper(); k != nil {
 		c.RequestId = ""
 		if k.Term == 0 {
@@ -150,7 +153,8 @@ func (s *registryStory) command(l storyLine) *logpb.Command {
 // are not checked.
 func checkProposed(c *logpb.Command) error {
 	switch c.Kind.(type) {
-	case *logpb.Command_Bootstrap, *logpb.Command_AnnounceVersion, *logpb.Command_Keeper, *logpb.Command_EndFormation:
+	case *logpb.Command_Bootstrap, *logpb.Command_AnnounceVersion, *logpb.Command_Keeper, *logpb.Command_EndFormation,
+		*logpb.Command_ObserveMembers, *logpb.Command_ReportSplitBrain:
 		return nil
 	}
 	if err := CompleteCommand(c); err != nil {

@@ -116,8 +116,9 @@ func (r *Replica) receiveKeepalive(conn ConnID, k *Keepalive) {
 // receiveForwarded takes a keepalive as the registrar. A deposed one that still believes
 // to be it does no harm by that.
 func (r *Replica) receiveForwarded(from NodeID, k *KeepaliveForward) {
-	r.keeper.Receive(r.now, from, k)
-	r.claimed(k)
+	if overtaken := r.keeper.Receive(r.now, from, k); !overtaken {
+		r.claimed(k)
+	}
 }
 
 // receiveCommand takes a command that concerns the member's own session.

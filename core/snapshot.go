@@ -92,7 +92,7 @@ func (s *scope) toProto() *logpb.Snapshot_Scope {
 		p.Leader = uint64(s.leader.id)
 	}
 	if s.ask != nil {
-		p.Ask = &logpb.Snapshot_Ask{Reason: s.ask.reason, ToMember: s.ask.to, CorrelationId: s.ask.correlationID, Actor: s.ask.actor}
+		p.Ask = &logpb.Snapshot_Ask{Reason: s.ask.reason, ToMember: s.ask.to, CorrelationId: s.ask.correlationID, Actor: s.ask.actor, Why: s.ask.why}
 	}
 	return p
 }
@@ -189,7 +189,7 @@ func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
 		vacantSince: int64(p.VacantSince), failover: p.Failover,
 	}
 	if p.Ask != nil {
-		sc.ask = &ask{reason: p.Ask.Reason, to: p.Ask.ToMember, correlationID: p.Ask.CorrelationId, actor: p.Ask.Actor}
+		sc.ask = &ask{reason: p.Ask.Reason, to: p.Ask.ToMember, correlationID: p.Ask.CorrelationId, actor: p.Ask.Actor, why: p.Ask.Why}
 	}
 	g.scopes[sc.spec.Id] = sc
 	if p.Leader == 0 {

@@ -113,6 +113,9 @@ func (d *splitBrain) hear(now Time, g *Registry, member string, claims []Claim, 
 	life = min(life, MaxTTL)
 	for _, c := range claims[:min(len(claims), MaxClaims)] {
 		if h := d.heard(now, member, c); h != nil {
+			if h.until <= now {
+				d.agree(h) // the former word has run out: this is no repetition of it
+			}
 			h.heardAt, h.life, h.until = now, max(h.life, life), max(h.until, now.Add(life))
 			d.weigh(now, g, c.Scope)
 			if d.wrong[c.Scope] > 0 {

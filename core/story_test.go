@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/omnirelay/leadership/core/logpb"
 )
 
@@ -113,7 +115,10 @@ func (l storyLine) selector() *logpb.Selector {
 //	cancel-transfer SCOPE                       declare SCOPE... kind= labels= prefer=MEMBER fast=1
 //	retire SCOPE...                             cordon MEMBER drain=1 · uncordon MEMBER
 //	end-formation N                             read
+//	observe MEMBER health=dead|left|alive unsupported=1
+//	report MEMBER scope=S fence=N reason=R
 //
+// actor= and why= say who and why, of any of them;
 // id= and base= set the request id and base of any of them.
 var storyCommands = map[string]func(l storyLine) *logpb.Command{
 	"bootstrap": func(l storyLine) *logpb.Command {
@@ -192,6 +197,16 @@ var storyCommands = map[string]func(l storyLine) *logpb.Command{
 	"end-formation": func(l storyLine) *logpb.Command {
 		return &logpb.Command{Kind: &logpb.Command_EndFormation{EndFormation: &logpb.EndFormation{Formation: l.numAt(0)}}}
 	},
+	"observe": func(l storyLine) *logpb.Command {
+		health := map[string]Health{"": HealthAlive, "alive": HealthAlive, "dead": HealthDead, "left": HealthLeft}[l.key["health"]]
+		o := Observation{MemberID: l.at(0), Health: health, Unsupported: l.num("unsupported", 0) == 1}
+		return &logpb.Command{Kind: &logpb.Command_ObserveMembers{ObserveMembers: &logpb.ObserveMembers{Members: []*logpb.Observation{o.toProto()}}}}
+	},
+	"report": func(l storyLine) *logpb.Command {
+		return &logpb.Command{Kind: &logpb.Command_ReportSplitBrain{ReportSplitBrain: &logpb.ReportSplitBrain{Reports: []*logpb.SplitBrain{
+			{Scope: l.key["scope"], MemberId: l.at(0), Fence: uint64(l.num("fence", 0)), Reason: l.key["reason"]},
+		}}}}
+	},
 	"read": func(storyLine) *logpb.Command {
 		return &logpb.Command{Kind: &logpb.Command_Read{Read: &logpb.Read{}}}
 	},
@@ -223,6 +238,13 @@ func storyResult(r *Result) string {
 
 func storyRecord(r *Record) string {
 	s := fmt.Sprintf("%d.%d %v %s", r.Revision, r.Ordinal, EventKind(r.Kind), r.Scope)
+	if why := r.Why; why != "" {
+		r = proto.CloneOf(r)
+		r.Reason += fmt.Sprintf(", as %s asked, since %q", r.Actor, why)
+	}
+	if r.Scope == "" {
+		return strings.TrimSpace(fmt.Sprintf("%s%s: %s %s", s, r.MemberId, r.Reason, r.Subject))
+	}
 	if r.MemberId != "" {
 		s += fmt.Sprintf(" %s#%d", r.MemberId, r.Session)
 	}
@@ -250,6 +272,12 @@ func storyState(g *Registry) string {
 		}
 		if s.Cordoned {
 			b.WriteString(" cordoned")
+		}
+		if s.Draining {
+			fmt.Fprintf(&b, " draining, %d stuck", g.Member(s.MemberID).Stuck)
+		}
+		if s.Ineligible != "" {
+			b.WriteString(" " + s.Ineligible)
 		}
 		b.WriteString("\n")
 	}

@@ -3591,6 +3591,8 @@ type Snapshot_Ask struct {
 	ToMember      string                 `protobuf:"bytes,2,opt,name=to_member,json=toMember,proto3" json:"to_member,omitempty"`
 	CorrelationId string                 `protobuf:"bytes,3,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	// In the words of who asked, for the record of the hand-over.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3649,6 +3651,13 @@ func (x *Snapshot_Ask) GetCorrelationId() string {
 func (x *Snapshot_Ask) GetActor() string {
 	if x != nil {
 		return x.Actor
+	}
+	return ""
+}
+
+func (x *Snapshot_Ask) GetWhy() string {
+	if x != nil {
+		return x.Why
 	}
 	return ""
 }
@@ -3918,7 +3927,7 @@ const file_log_proto_rawDesc = "" +
 	"\asubject\x18\x14 \x01(\tR\asubject\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x12\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x12\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -3986,12 +3995,13 @@ const file_log_proto_rawDesc = "" +
 	"resignedBy\x12;\n" +
 	"\x03ask\x18\a \x01(\v2).omnirelay.leadership.log.v1.Snapshot.AskR\x03ask\x12!\n" +
 	"\fvacant_since\x18\b \x01(\x04R\vvacantSince\x12K\n" +
-	"\bfailover\x18\t \x01(\x0e2/.omnirelay.leadership.log.v1.ScopeSpec.FailoverR\bfailover\x1aw\n" +
+	"\bfailover\x18\t \x01(\x0e2/.omnirelay.leadership.log.v1.ScopeSpec.FailoverR\bfailover\x1a\x89\x01\n" +
 	"\x03Ask\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1b\n" +
 	"\tto_member\x18\x02 \x01(\tR\btoMember\x12%\n" +
 	"\x0ecorrelation_id\x18\x03 \x01(\tR\rcorrelationId\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\x1ay\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x1ay\n" +
 	"\x05Reply\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
