@@ -42,7 +42,7 @@ func (s *claimSet) take(w *Word, now time.Time) bool {
 func (s *claimSet) keep(latest heardPart) {
 	kept, total := []heardPart{latest}, len(latest.claims)
 	for _, p := range s.parts {
-		if p.part == latest.part || total+len(p.claims) > core.MaxClaims {
+		if p.part == latest.part || len(p.claims) == 0 || total+len(p.claims) > core.MaxClaims {
 			continue
 		}
 		kept, total = append(kept, p), total+len(p.claims)

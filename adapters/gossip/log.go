@@ -49,11 +49,11 @@ func (l *memberlistLog) Write(line []byte) (int, error) {
 	}
 	rest = strings.TrimPrefix(rest, "memberlist: ")
 	l.notice(rest)
-	if strings.HasSuffix(rest, errEnded.Error()) {
-		level = slog.LevelDebug // it takes a while until everybody knows who left
-	}
-	if strings.HasPrefix(rest, "Conflicting address for ") {
-		return len(line), nil // NotifyConflict says it
+	switch {
+	case strings.HasSuffix(rest, errEnded.Error()): // it takes a while until everybody knows who left
+		level = slog.LevelDebug
+	case strings.HasPrefix(rest, "Suspect "), strings.HasPrefix(rest, "Conflicting address for "): // said by us
+		level = slog.LevelDebug
 	}
 	if !l.logger.Enabled(context.Background(), level) {
 		return len(line), nil
