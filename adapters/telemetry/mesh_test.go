@@ -3,12 +3,14 @@ package telemetry
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/core/logpb"
 )
 
 // What the registrar found is a warning with what to do, on every node that sees the
@@ -81,5 +83,42 @@ func TestMembersAndNodesAreLogged(t *testing.T) {
 	}
 	if !strings.Contains(lines[0], `"correlationId":"c","actor":"client/operate","why":"kernel update"`) {
 		t.Errorf("who and why are missing: %s", lines[0])
+	}
+}
+
+func drain(member string) *logpb.Command {
+	return &logpb.Command{Kind: &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: member, Cordoned: true, Drain: true}}}
+}
+
+// What operators do is to be seen, from the start and until it is done.
+func TestMembersOnTheirWayAreCounted(t *testing.T) {
+	w := newWorld(t)
+	m := NewMetrics(Options{Logger: slog.New(slog.DiscardHandler), View: w.View})
+	wantLines(t, scrape(t, m), `mesh_leadership_members{state="cordoned"} 0`, `mesh_leadership_members{state="draining"} 0`,
+		`mesh_leadership_members{state="ineligible"} 0`, `mesh_leadership_handovers{state="asked"} 0`, `mesh_leadership_handovers{state="stuck"} 0`,
+		`mesh_leadership_nodes{stage="learner"} 0`, `mesh_leadership_nodes{stage="voter"} 1`, `mesh_leadership_nodes{stage="leaving"} 0`)
+	w.apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion}}})
+	one := &logpb.Stand{Session: 2, Selector: &logpb.Selector{Id: "a"}}
+	w.apply(declare("a", "b"), open("node-1"), stand(1), open("node-2"), &logpb.Command{Kind: &logpb.Command_Stand{Stand: one}}, drain("node-1"))
+	wantLines(t, scrape(t, m), `mesh_leadership_members{state="cordoned"} 1`, `mesh_leadership_members{state="draining"} 1`,
+		`mesh_leadership_handovers{state="asked"} 1`, `mesh_leadership_handovers{state="stuck"} 1`)
+}
+
+// A scrape of a registry in which counting would take long leaves it out.
+func TestAScrapeDoesNotHoldUpTheNode(t *testing.T) {
+	w := newWorld(t)
+	m := NewMetrics(Options{Logger: slog.New(slog.DiscardHandler), View: w.View})
+	w.apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion}}})
+	var scopes []string
+	for i := range 1000 {
+		scopes = append(scopes, fmt.Sprint("s", i))
+	}
+	w.apply(declare(scopes...), open("node-1"), stand(1))
+	for i := range 70 {
+		w.apply(open(fmt.Sprint("m", i)))
+	}
+	w.apply(drain("node-1"))
+	if text := scrape(t, m); strings.Contains(text, `handovers{state="stuck"}`) || !strings.Contains(text, `handovers{state="asked"} 0`) {
+		t.Error("71 sessions were looked at for each of 1,000 scopes")
 	}
 }

@@ -15,6 +15,7 @@ type viewCollector struct {
 	leader *prometheus.Desc
 	beyond *prometheus.Desc
 	scopes *prometheus.Desc
+	mesh   meshGauges
 }
 
 // viewGauge is one number of the view.
@@ -49,6 +50,7 @@ func newViewCollector(view func(func(*core.Registry, core.Status)), most int) *v
 		leader: desc("leader", "1 for the current leader of each scope, as this node's copy has it.", "scope", "scope_kind", "leader"),
 		beyond: desc("leader_series_omitted", "Led scopes without a series in mesh_leadership_leader, as its number is bounded."),
 		scopes: desc("scopes", "Declared scopes.", "state"),
+		mesh:   newMeshGauges(),
 		gauges: []viewGauge{
 			gauge("ready", "1 while this node can vouch for its copy.", func(_ *core.Registry, s *core.Status) uint64 { return truth(s.Ready) }),
 			gauge("registrar", "1 while this node is the registrar.", func(_ *core.Registry, s *core.Status) uint64 { return truth(s.IsRegistrar) }),
@@ -76,6 +78,7 @@ func (c *viewCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.leader
 	ch <- c.beyond
 	ch <- c.scopes
+	c.mesh.describe(ch)
 }
 
 // Collect reads under the lock and sends outside it: a scrape that stalls must not
@@ -84,13 +87,19 @@ func (c *viewCollector) Collect(ch chan<- prometheus.Metric) {
 	values := make([]uint64, len(c.gauges))
 	var tokens []core.Token
 	led, unled := 0, 0
+	var mesh []prometheus.Metric
 	c.view(func(g *core.Registry, s core.Status) {
 		for i, gauge := range c.gauges {
 			values[i] = gauge.read(g, &s)
 		}
 		tokens = g.Tokens()
-		led, unled = len(tokens), len(g.Scopes())-len(tokens)
+		scopes := g.Scopes()
+		led, unled = len(tokens), len(scopes)-len(tokens)
+		mesh = c.mesh.read(g, scopes)
 	})
+	for _, m := range mesh {
+		ch <- m
+	}
 	for i, gauge := range c.gauges {
 		ch <- prometheus.MustNewConstMetric(gauge.desc, gauge.kind, float64(values[i]))
 	}
