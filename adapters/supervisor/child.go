@@ -138,7 +138,7 @@ func (k *child) watch() {
 	k.kill() // init lives without the fuse where it is no PID 1
 	if k.init >= 0 {
 		awaitEnd(k.init)
-		unix.Close(k.init)
+		_ = unix.Close(k.init)
 	}
 	k.site.finish()
 	k.site.removeGroup()

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // self is the program that runs, even when its file has been replaced.
@@ -31,6 +34,9 @@ func Enter() {
 	}
 	// Death signals come of the death of a thread: this one lasts as long as the process.
 	runtime.LockOSThread()
+	if name, err := unix.ByteSliceFromString(os.Args[0]); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0) // else ps shows the program's own
+	}
 	if err := body(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
 		os.Exit(1)

@@ -56,7 +56,7 @@ func light(site Site, command []string, up control, first order, t timer) error 
 	if err := up.send(report{Ready: true}, pidfd); err != nil {
 		return err
 	}
-	unix.Close(pidfd)
+	_ = unix.Close(pidfd)
 	go passDown(site, up, down, t)
 	passUp(down, up)
 	await(pid)

@@ -19,7 +19,7 @@ import (
 type initial struct {
 	site  Site
 	up    control
-	timer *timer // nil: PID 1, which no timer of its own could kill
+	timer *timer // for CMD's sake, which dies with init; nil: PID 1, which its own timer could not kill
 	start chan struct{}
 
 	mu     sync.Mutex
@@ -105,8 +105,8 @@ func (i *initial) obey() {
 func (i *initial) follow(o order) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if o.KillAt != 0 && i.timer != nil {
-		if err := i.timer.set(o.KillAt); err != nil {
+	if o.LastAt != 0 && i.timer != nil {
+		if err := i.timer.set(o.LastAt); err != nil {
 			return err
 		}
 	}

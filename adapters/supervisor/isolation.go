@@ -80,6 +80,9 @@ func surveyNamespace() (Site, error) {
 		if err == nil {
 			return site, nil
 		}
+		if errors.Is(err, unix.ENOSPC) {
+			err = errors.New("the kernel gives none (sysctl user.max_pid_namespaces, user.max_user_namespaces, or 32 of them lie in each other)")
+		}
 		failures = append(failures, err)
 	}
 	return Site{}, fmt.Errorf("no PID namespace: %w, nor inside a user namespace: %w", failures[0], failures[1])

@@ -54,7 +54,9 @@ func (l *leading) see(ctx context.Context) {
 			l.job.Note(fmt.Sprintf("the command did not end in %v and is killed", l.job.StopWithin))
 			l.child.kill()
 		case <-l.child.dead:
-			l.hear()
+			for r := range l.child.reports { // to the end of the line
+				l.heed(r)
+			}
 			return
 		}
 	}

@@ -14,9 +14,11 @@ import (
 
 // order goes down: from the supervisor through the fuse to init.
 type order struct {
-	// Both on CLOCK_BOOTTIME; they count for as long as no later order comes.
-	TermAt int64 `json:"termAt,omitempty"` // when CMD is told to end
-	KillAt int64 `json:"killAt,omitempty"` // when all are killed; 0: as before
+	// On CLOCK_BOOTTIME, see schedule. They count for as long as no later order has others;
+	// 0: as before.
+	TermAt int64 `json:"termAt,omitempty"`
+	KillAt int64 `json:"killAt,omitempty"`
+	LastAt int64 `json:"lastAt,omitempty"`
 	// Start CMD: the supervisor knows by now how to see init's end.
 	Start  bool `json:"start,omitempty"`
 	Signal int  `json:"signal,omitempty"` // for CMD; 0: none
@@ -66,7 +68,7 @@ func controlOf(fd uintptr) (control, error) {
 	}
 	line, ok := conn.(*net.UnixConn)
 	if !ok {
-		conn.Close()
+		_ = conn.Close()
 		return control{}, errors.New("the line to the supervisor is no unix socket")
 	}
 	return control{line}, nil
@@ -120,4 +122,4 @@ func passed(rights []byte) int {
 	return fds[0]
 }
 
-func (c control) close() { c.conn.Close() }
+func (c control) close() { _ = c.conn.Close() }
