@@ -1,0 +1,476 @@
+package cluster_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/omnirelay/leadership/adapters/transport"
+	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/tests/cluster/harness"
+	"github.com/omnirelay/leadership/wire"
+	"github.com/omnirelay/leadership/wire/controlpb"
+)
+
+// runbook is what log lines of a split-brain point to.
+const runbook = "docs/runbooks/split-brain.md"
+
+// longLease leaves time to see what happens while a lease lives.
+const longLease = `leaseDuration: 20s
+maxElectionWindow: 30s
+`
+
+// TestSplitBrainsAreSeen provokes every reason with real processes; each is told by
+// every node in its metric, its log, its events and its audit trail, under one
+// correlation id.
+func TestSplitBrainsAreSeen(t *testing.T) {
+	c := harness.New(t, harness.Options{Settings: longLease, Gossip: true, GossipSettings: soonDead})
+	awaitGossip(t, c)
+	streams := map[*harness.Node]*harness.EventSource{}
+	for _, n := range c.Nodes {
+		streams[n] = c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(n)})
+	}
+	admin := newAdmin(t, c)
+	fast := admin.declareFast(t, 6)
+	leaders := awaitLed(t, c, fast)
+	seen := func(reason, member, scope string) { seenEverywhere(t, c, streams, reason, member, scope) }
+
+	t.Run("a member claims what nobody else does", func(t *testing.T) {
+		r := newRogue(t, c, "rogue-1")
+		defer r.claim(t, "job/of-nobody", 4711)()
+		seen(core.SplitBrainUnknownClaimant, "rogue-1", "job/of-nobody")
+	})
+	t.Run("a member claims what another leads", func(t *testing.T) {
+		r := newRogue(t, c, "rogue-2")
+		defer r.claim(t, "global-control", leaders.ByScope["global-control"].FenceToken+1000)()
+		seen(core.SplitBrainTwoClaimants, "rogue-2", "global-control")
+	})
+	t.Run("a leader was paused, replaced and wakes within its lease", func(t *testing.T) {
+		holder, scope := leaderOf(t, c, leaders, fast)
+		old := leaders.ByScope[scope].FenceToken
+		paused := time.Now()
+		holder.Pause()
+		harness.Await(t, longLeaseTTL/2, "a successor of the paused leader", func() error {
+			return ledAnew(c.Others(holder)[0], scope, old)
+		})
+		t.Logf("%s was succeeded in %s %v after its pause began", holder.ID, scope, time.Since(paused).Round(time.Millisecond))
+		awaitHeldBy(t, c.Others(holder), scope)
+		if woke := time.Since(paused); woke > longLeaseTTL/2 {
+			t.Fatalf("%v passed: its lease may be over", woke)
+		}
+		holder.Resume()
+		seen(core.SplitBrainTwoClaimants, holder.ID, scope)
+	})
+	t.Run("a leader is gone while its lease lives", func(t *testing.T) {
+		var registrar *harness.Node
+		harness.Await(t, 10*time.Second, "a registrar and all nodes ready", func() error {
+			if registrar = c.Registrar(); registrar == nil {
+				return fmt.Errorf("there is none")
+			}
+			return allReady(c)
+		})
+		holder := c.Others(registrar)[0]
+		all, err := registrar.Leaders()
+		if err != nil || len(all.LedBy(holder.ID)) == 0 {
+			t.Fatalf("%s leads nothing: %v", holder.ID, err)
+		}
+		holder.Pause()
+		seenBy(t, c.Others(holder), streams, core.SplitBrainLeaderGone, holder.ID, "")
+		holder.Resume()
+		seen(core.SplitBrainLeaderGone, holder.ID, "")
+	})
+	harness.Await(t, 10*time.Second, "all nodes ready", func() error { return allReady(c) })
+	if err := c.AwaitTrail(10 * time.Second).Verify(); err != nil {
+		t.Errorf("audit: %v", err)
+	}
+}
+
+const longLeaseTTL = 20 * time.Second
+
+// soonDead lets gossip declare a member dead after a second or two.
+const soonDead = `probeInterval: 300ms
+probeTimeout: 150ms
+suspicion: 2
+`
+
+func allReady(c *harness.Cluster) error {
+	for _, n := range c.Nodes {
+		if err := n.Ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitGossip waits until every node's gossip sees all alive.
+func awaitGossip(t *testing.T, c *harness.Cluster) {
+	t.Helper()
+	harness.Await(t, 10*time.Second, "all nodes alive in everybody's gossip", func() error {
+		for _, n := range c.Nodes {
+			if alive := metricOf(t, n, `mesh_gossip_members{status="alive"}`); alive != float64(len(c.Nodes)) {
+				return fmt.Errorf("%s sees %v alive", n.ID, alive)
+			}
+		}
+		return nil
+	})
+}
+
+// metricOf reads one series of a node, -1 when it is not there.
+func metricOf(t *testing.T, n *harness.Node, series string) float64 {
+	t.Helper()
+	a, err := n.Get("/metrics")
+	if err != nil || a.Status != http.StatusOK {
+		return -1
+	}
+	for line := range strings.Lines(string(a.Body)) {
+		if value, found := strings.CutPrefix(line, series+" "); found {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			return v
+		}
+	}
+	return -1
+}
+
+// admin calls a cluster as its administrator.
+type admin struct {
+	controlpb.LeadershipRegistryServiceClient
+}
+
+func newAdmin(t testing.TB, c *harness.Cluster) admin {
+	t.Helper()
+	pair, err := c.Authority.IssueClient(transport.RoleAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return admin{controlpb.NewLeadershipRegistryServiceClient(dial(t, c.Nodes[0].GRPC, c, pair))}
+}
+
+func dial(t testing.TB, address string, c *harness.Cluster, pair transport.Pair) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(c.ClientTLS(pair))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// declareFast declares shards that fail over on suspicion; the nodes stand for them.
+func (a admin) declareFast(t testing.TB, n int) (scopes []string) {
+	t.Helper()
+	request := &controlpb.DeclareScopesRequest{RequestId: "fast"}
+	for i := range n {
+		scopes = append(scopes, fmt.Sprintf("shard/mesh.demo/fast-%d", i))
+		request.Scopes = append(request.Scopes, &controlpb.ScopeSpec{Id: scopes[i], Failover: controlpb.Failover_FAILOVER_FAST})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := a.DeclareScopes(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	return scopes
+}
+
+// awaitLed waits until the scopes are led, and held by their leaders.
+func awaitLed(t *testing.T, c *harness.Cluster, scopes []string) (all harness.Leaders) {
+	t.Helper()
+	harness.Await(t, 10*time.Second, "the scopes led", func() (err error) {
+		if all, err = c.Nodes[0].Leaders(); err != nil {
+			return err
+		}
+		for _, s := range scopes {
+			token, led := all.ByScope[s]
+			if !led {
+				return fmt.Errorf("%s is unled", s)
+			}
+			held, err := c.Node(token.LeaderID).Held()
+			if err != nil {
+				return err
+			}
+			if h, ok := find(held, s); !ok || h.FenceToken != token.FenceToken {
+				return fmt.Errorf("%s does not hold %s", token.LeaderID, s)
+			}
+		}
+		return nil
+	})
+	return all
+}
+
+// leaderOf picks a scope whose leader is not the registrar.
+func leaderOf(t *testing.T, c *harness.Cluster, l harness.Leaders, scopes []string) (*harness.Node, string) {
+	t.Helper()
+	registrar := c.Registrar()
+	for _, s := range scopes {
+		if n := c.Node(l.ByScope[s].LeaderID); n != registrar {
+			return n, s
+		}
+	}
+	t.Fatalf("all of %v are led by the registrar", scopes)
+	return nil, ""
+}
+
+// ledAnew is nil when the scope has a leader with a higher fence.
+func ledAnew(n *harness.Node, scope string, old uint64) error {
+	now, err := n.Leaders()
+	if token := now.ByScope[scope]; err == nil && token.FenceToken <= old {
+		err = fmt.Errorf("%s is led by %s with fence %d", scope, token.LeaderID, token.FenceToken)
+	}
+	return err
+}
+
+// awaitHeldBy waits until one of the nodes believes that it leads the scope.
+func awaitHeldBy(t *testing.T, nodes []*harness.Node, scope string) {
+	t.Helper()
+	harness.Await(t, 5*time.Second, scope+" held", func() error {
+		for _, n := range nodes {
+			if held, err := n.Held(); err == nil {
+				if _, ok := find(held, scope); ok {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("nobody does")
+	})
+}
+
+// rogue is a member that says what it likes. It leads nothing.
+type rogue struct {
+	members controlpb.LeadershipMemberServiceClient
+	session uint64
+}
+
+func newRogue(t *testing.T, c *harness.Cluster, id string) *rogue {
+	t.Helper()
+	pair, err := c.Authority.IssueMember(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rogue{members: controlpb.NewLeadershipMemberServiceClient(dial(t, c.Nodes[0].GRPC, c, pair))}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	opened, err := r.members.OpenSession(ctx, &controlpb.OpenSessionRequest{RequestId: "open", MemberId: id, Ttl: durationpb.New(2 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.session = opened.GetSession()
+	return r
+}
+
+// claim tells a claim with every keepalive, until the function that it returns is called.
+func (r *rogue) claim(t *testing.T, scope string, fence uint64) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for number := uint64(1); ; number++ {
+			_, err := r.members.KeepAlive(ctx, &controlpb.KeepAliveRequest{Session: r.session, Number: number, Claims: []*controlpb.Claim{{Scope: scope, FenceToken: fence}}})
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("a keepalive with a claim: %v", err)
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// report is a split-brain as something tells of it.
+type report struct{ reason, member, scope, correlationID string }
+
+// seenEverywhere waits until every node tells of the split-brain in every way.
+func seenEverywhere(t *testing.T, c *harness.Cluster, streams map[*harness.Node]*harness.EventSource, reason, member, scope string) {
+	t.Helper()
+	seenBy(t, c.Nodes, streams, reason, member, scope)
+}
+
+func seenBy(t *testing.T, nodes []*harness.Node, streams map[*harness.Node]*harness.EventSource, reason, member, scope string) {
+	t.Helper()
+	var told wire.AuditRecord
+	took := harness.Await(t, 20*time.Second, "a record of "+reason, func() (err error) {
+		told, err = recordOf(nodes[0], reason, member, scope)
+		return err
+	})
+	if told.CorrelationID == "" || told.Hash == "" {
+		t.Errorf("the record lacks a correlation id or a hash: %+v", told)
+	}
+	want := report{reason, member, scope, told.CorrelationID}
+	for _, n := range nodes {
+		harness.Await(t, 5*time.Second, n.ID+" telling of "+reason, func() error {
+			if here, err := recordOf(n, reason, member, scope); err != nil || here.Hash != told.Hash {
+				return fmt.Errorf("in its trail: %w, %+v", err, here)
+			}
+			if err := inEvents(streams[n], want); err != nil {
+				return err
+			}
+			if err := inLog(t, n, want); err != nil {
+				return err
+			}
+			if count := metricOf(t, n, `mesh_leadership_split_brain_total{reason="`+reason+`"}`); count < 1 {
+				return fmt.Errorf("its metric is %v", count)
+			}
+			return nil
+		})
+	}
+	t.Logf("%s of %s in %q, fence %d: in metric, log, events and trail of %d nodes; on record %v after it was looked for", reason, member, scope, told.FenceToken, len(nodes), took.Round(time.Millisecond))
+}
+
+// recordOf finds the record of a split-brain in a node's trail.
+func recordOf(n *harness.Node, reason, member, scope string) (wire.AuditRecord, error) {
+	trail, err := n.Audit()
+	if err != nil {
+		return wire.AuditRecord{}, err
+	}
+	i := slices.IndexFunc(trail, func(r wire.AuditRecord) bool {
+		return r.Kind == core.EventSplitBrain.String() && r.Reason == reason && r.MemberID == member && r.Scope == scope
+	})
+	if i < 0 {
+		return wire.AuditRecord{}, fmt.Errorf("none among %d records; split-brains: %v", len(trail), splitBrains(trail))
+	}
+	return trail[i], nil
+}
+
+// splitBrains are the reports in a trail.
+func splitBrains(trail harness.Trail) (found []string) {
+	for _, r := range trail {
+		if r.Kind == core.EventSplitBrain.String() {
+			found = append(found, fmt.Sprintf("%s of %s in %q, fence %d", r.Reason, r.MemberID, r.Scope, r.FenceToken))
+		}
+	}
+	return found
+}
+
+func inEvents(s *harness.EventSource, want report) error {
+	told, err := s.Told()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(told, func(e wire.Event) bool {
+		return e.Kind == core.EventSplitBrain.String() && report{e.Reason, e.LeaderID, e.Scope, e.CorrelationID} == want
+	}) {
+		return nil
+	}
+	return fmt.Errorf("no such event among %d", len(told))
+}
+
+// inLog finds the warning, with what to do.
+func inLog(t *testing.T, n *harness.Node, want report) error {
+	t.Helper()
+	data, err := os.ReadFile(n.Log)
+	if err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var l struct{ Level, Msg, Alarm, Scope, Leader, CorrelationID, Runbook string }
+		if json.Unmarshal(lines.Bytes(), &l) != nil || l.Msg != "split brain" {
+			continue
+		}
+		if (report{l.Alarm, l.Leader, l.Scope, l.CorrelationID}) == want {
+			if l.Level != "WARN" || l.Runbook != runbook {
+				t.Errorf("%s warns by %s", n.ID, lines.Text())
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("no such line in its log")
+}
+
+// TestHealthyChangesRaiseNoSplitBrain: hand-overs, drains, transfers, a rebalance, a
+// rolling restart and a kill are none.
+func TestHealthyChangesRaiseNoSplitBrain(t *testing.T) {
+	c := harness.New(t, harness.Options{Gossip: true})
+	awaitGossip(t, c)
+	admin := newAdmin(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	leaders := c.AwaitSettled(20 * time.Second)
+	drained := c.Nodes[1].ID
+	do(t, "transfer", func() error {
+		token := leaders.ByScope["global-control"]
+		to := c.Others(c.Node(token.LeaderID))[0].ID
+		_, err := admin.Transfer(ctx, &controlpb.TransferRequest{RequestId: "transfer", Scope: token.Scope, ToMember: to, FenceToken: token.FenceToken, Why: "a healthy one"})
+		return err
+	})
+	do(t, "drain", func() error {
+		_, err := admin.Cordon(ctx, &controlpb.CordonRequest{RequestId: "drain", MemberId: drained, Drain: true})
+		return err
+	})
+	harness.Await(t, 10*time.Second, drained+" drained", func() error {
+		now, err := c.Nodes[0].Leaders()
+		if err == nil && len(now.LedBy(drained)) > 0 {
+			err = fmt.Errorf("it leads %d", len(now.LedBy(drained)))
+		}
+		return err
+	})
+	do(t, "uncordon", func() error {
+		_, err := admin.Uncordon(ctx, &controlpb.UncordonRequest{RequestId: "back", MemberId: drained})
+		return err
+	})
+	do(t, "rebalance", func() error {
+		_, err := admin.Rebalance(ctx, &controlpb.RebalanceRequest{RequestId: "rebalance"})
+		return err
+	})
+	for _, n := range c.Nodes {
+		c.AwaitSettled(20 * time.Second)
+		n.Terminate()
+		if code := n.AwaitExit(15 * time.Second); code != 0 {
+			t.Errorf("%s ended with code %d", n.ID, code)
+		}
+		n.Start()
+	}
+	victim := leadsMost(c.Nodes, c.AwaitSettled(20*time.Second))
+	victim.Kill()
+	victim.Start()
+	c.AwaitSettled(20 * time.Second)
+	// A claim that is repeated for longer than it can live is reported: nothing is.
+	<-time.After(2 * harness.TTL)
+	trail := c.AwaitTrail(10 * time.Second)
+	if err := trail.Verify(); err != nil {
+		t.Errorf("audit: %v", err)
+	}
+	if found := splitBrains(trail); len(found) > 0 {
+		t.Errorf("%d records, among them %q", len(trail), found)
+	}
+	for _, n := range c.Nodes {
+		for _, reason := range []string{core.SplitBrainTwoClaimants, core.SplitBrainUnknownClaimant, core.SplitBrainLeaderGone} {
+			if count := metricOf(t, n, `mesh_leadership_split_brain_total{reason="`+reason+`"}`); count != 0 {
+				t.Errorf("%s counts %v of %s", n.ID, count, reason)
+			}
+		}
+	}
+	t.Logf("%d records and no split-brain", len(trail))
+}
+
+func do(t *testing.T, what string, f func() error) {
+	t.Helper()
+	if err := f(); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
