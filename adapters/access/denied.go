@@ -51,6 +51,25 @@ func (e *Exceeded) Error() string {
 	return fmt.Sprintf("%s: at most %d are served; come back after %v", e.What, e.Limit, e.RetryAfter)
 }
 
+// RefusalOf says in a word why a caller was turned away: unauthenticated, forbidden, rate,
+// or busy, when it is the node that has too much to do. Empty: err says nothing of that.
+func RefusalOf(err error) string {
+	var denied *Denied
+	var exceeded *Exceeded
+	var refused *core.Error
+	switch {
+	case errors.As(err, &denied) && denied.Unauthenticated:
+		return "unauthenticated"
+	case errors.As(err, &denied):
+		return "forbidden"
+	case errors.As(err, &exceeded):
+		return "rate"
+	case errors.As(err, &refused) && refused.Code == core.CodeOverloaded:
+		return "busy"
+	}
+	return ""
+}
+
 // plain is what an error of core says is wrong, without its code.
 func plain(err error) string {
 	var e *core.Error

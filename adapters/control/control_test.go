@@ -343,8 +343,10 @@ func TestMetricsCountRequests(t *testing.T) {
 	st := newSite(t)
 	st.get("/control/held")
 	st.get("/control/held?x=1")
+	st.do(st.client(http2), "GET", "/control/scopes", nil, nil)
 	_, text := st.get("/metrics")
-	for _, want := range []string{`mesh_leadership_http_requests_total{route="held",status="200"} 1`, `mesh_leadership_http_requests_total{route="held",status="400"} 1`} {
+	for _, want := range []string{`mesh_leadership_http_requests_total{route="held",status="200"} 1`, `mesh_leadership_http_requests_total{route="held",status="400"} 1`,
+		`mesh_leadership_requests_refused_total{api="http",reason="unauthenticated"} 1`, `mesh_leadership_requests_refused_total{api="http",reason="forbidden"} 0`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)
 		}

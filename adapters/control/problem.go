@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/adapters/telemetry"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
 )
@@ -99,6 +100,7 @@ func (s *Server) writeProblem(w *statusWriter, r *http.Request, err error) {
 	if w.written {
 		return // a stream that broke: there is nobody to tell
 	}
+	s.options.Metrics.RequestRefused(telemetry.APIHTTP, access.RefusalOf(err))
 	problem, header := problemOf(r, err)
 	for name, values := range header {
 		w.Header()[name] = values

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,24 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 				t.Errorf("stream: have %+v\nwant %+v", got, tc.want)
 			}
 		})
+	}
+}
+
+// Who is turned away is counted, by why; what is wrong with a request is not.
+func TestRefusalsAreCounted(t *testing.T) {
+	a := &answering{}
+	st := newSite(t, func(o *Options) { o.Service = a })
+	for _, err := range []error{&access.Denied{Unauthenticated: true}, &access.Denied{}, &access.Exceeded{}, fmt.Errorf("x: %w", &core.Error{Code: core.CodeOverloaded}),
+		&core.Error{Code: core.CodeInvalid}, errors.New("other"), nil} {
+		a.answer = func(context.Context) error { return err }
+		_ = st.transfer(t.Context(), st.reader())
+	}
+	w := httptest.NewRecorder()
+	st.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, reason := range []string{"unauthenticated", "forbidden", "rate", "busy"} {
+		if line := `mesh_leadership_requests_refused_total{api="grpc",reason="` + reason + `"} 1`; !strings.Contains(w.Body.String(), line+"\n") {
+			t.Errorf("no line %s", line)
+		}
 	}
 }
 

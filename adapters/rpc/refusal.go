@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/omnirelay/leadership/adapters/access"
+	"github.com/omnirelay/leadership/adapters/telemetry"
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/wire"
 )
@@ -37,6 +38,7 @@ func (s *Server) statusOf(method string, err error) error {
 	var denied *access.Denied
 	var exceeded *access.Exceeded
 	var refused *core.Error
+	s.options.Metrics.RequestRefused(telemetry.APIGRPC, access.RefusalOf(err))
 	switch {
 	case err == nil:
 		return nil

@@ -17,7 +17,11 @@ import (
 const (
 	APISSE  = "sse"
 	APIGRPC = "grpc"
+	APIHTTP = "http" // all but streams
 )
+
+// refusals are why callers are turned away, as adapters/access names it.
+var refusals = []string{"unauthenticated", "forbidden", "rate", "busy"}
 
 // The protocols a stream may negotiate.
 var protocols = []string{"HTTP/1.1", "HTTP/2.0", "HTTP/3.0"}
@@ -75,6 +79,7 @@ type Metrics struct {
 	cut         *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	requests    *prometheus.CounterVec
+	turnedAway  *prometheus.CounterVec
 }
 
 // NewMetrics returns the metrics of one node.
@@ -91,6 +96,8 @@ func NewMetrics(o Options) *Metrics {
 	m.resyncs = m.counters("stream_resyncs_total", "Streams told to start over, as what they still owed is no longer kept.", "api", apis)
 	m.cut = m.counters("streams_cut_total", "Streams ended by this node as their reader had stopped reading.", "api", apis)
 	m.refused = m.counters("streams_refused_total", "Streams refused as too many were open.", "api", apis)
+	m.turnedAway = m.counters("requests_refused_total", "Calls turned away for who makes them, how often, or as this node has too much to do.",
+		"api", []string{APIHTTP, APIGRPC}, "reason", refusals)
 	m.lines.dropped = prometheus.NewCounter(opts("log_lines_dropped_total", "Lines of transitions that a log which had stopped did not take."))
 	m.breaches = prometheus.NewCounter(opts("sla_breaches_total", "Vacancies that outlasted maxElectionWindow, as this node saw them."))
 	m.election = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "election_duration_ms",
@@ -187,6 +194,14 @@ func (m *Metrics) StreamRefused(api string) { m.refused.WithLabelValues(api).Inc
 // caller wrote.
 func (m *Metrics) Request(route string, status int) {
 	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+}
+
+// RequestRefused counts a call that was turned away; reason is a word of access.RefusalOf,
+// and nothing is counted when it is empty.
+func (m *Metrics) RequestRefused(api, reason string) {
+	if reason != "" {
+		m.turnedAway.WithLabelValues(api, reason).Inc()
+	}
 }
 
 func codeNames() []string {

@@ -129,6 +129,8 @@ func TestEveryCounterIsThereFromTheStart(t *testing.T) {
 		`mesh_leadership_records_total{kind="split_brain"} 0`,
 		`mesh_leadership_records_total{kind="member_cordoned"} 0`,
 		`mesh_leadership_records_total{kind="registrar_moved"} 0`,
+		`mesh_leadership_requests_refused_total{api="http",reason="busy"} 0`,
+		`mesh_leadership_requests_refused_total{api="grpc",reason="unauthenticated"} 0`,
 		`mesh_leadership_sla_breaches_total 0`,
 		`mesh_leadership_election_duration_ms_count 0`,
 		`mesh_leadership_commands_total{code="ok"} 0`,
