@@ -95,22 +95,24 @@ func (m *mesh) start(o Options) *member {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	x.Gossip = g
+	x.Gossip, x.stop = g, m.run(g)
+	return x
+}
+
+// run lets it run until the test ends, or the result is called.
+func (m *mesh) run(g *Gossip) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); g.Run(ctx) }()
-	var once sync.Once
-	x.stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := g.Close(); err != nil {
-				m.t.Error(err)
-			}
-			<-done
-		})
-	}
-	m.t.Cleanup(x.stop)
-	return x
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := g.Close(); err != nil {
+			m.t.Error(err)
+		}
+		<-done
+	})
+	m.t.Cleanup(stop)
+	return stop
 }
 
 func (x *member) status(id string) Status {

@@ -65,7 +65,7 @@ func (p *prober) run(ctx context.Context) {
 			wanted, asked = p.watch(), now
 		}
 		p.judge(last, now)
-		targets := p.roster.targets(wanted)
+		targets := slices.DeleteFunc(p.roster.targets(wanted), func(t target) bool { return t.id == p.self.id })
 		p.counts.watched.Store(int64(len(targets)))
 		p.forget(targets)
 		if len(targets) > MaxWatched {
