@@ -168,7 +168,11 @@ func (r *Replica) brokeOff(conn ConnID) {
 
 // nodeUnreachable suspects the member of a node that cannot be reached.
 func (r *Replica) nodeUnreachable(n NodeID) {
-	if member := r.cfg.voterName(n); r.registry.LiveSessions(member) > 0 {
+	member := r.cfg.voterName(n)
+	if node := r.registry.nodes[n]; node != nil && node.Name != "" {
+		member = node.Name
+	}
+	if r.registry.LiveSessions(member) > 0 {
 		for _, id := range r.registry.sessionsOf(member) {
 			r.suspectSession(id)
 		}

@@ -313,8 +313,10 @@ func (d *splitBrain) leaderClaims(now Time, g *Registry, h *heardClaim) bool {
 
 // mayReport reports whether a split-brain is news, and within what may be reported.
 func (d *splitBrain) mayReport(now Time, g *Registry, h *heardClaim, reason string) bool {
-	if g.history.reported(incident{reason: reason, scope: h.Scope, member: h.member, fence: h.Fence}) {
-		return false
+	for _, told := range []string{reason, SplitBrainTwoClaimants} { // which says more
+		if g.history.reported(incident{reason: told, scope: h.Scope, member: h.member, fence: h.Fence}) {
+			return false
+		}
 	}
 	if h.told == reason && now < h.toldAt.Add(reportRetry) {
 		d.next = min(d.next, h.toldAt.Add(reportRetry))
