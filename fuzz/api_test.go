@@ -84,7 +84,7 @@ func gate(f testing.TB, keys string) access.Gate {
 func service(f testing.TB, n *node) *api.Service {
 	f.Helper()
 	s, err := api.New(api.Options{Source: n, Attach: n.attach, Signer: plainSigner{}, Reserved: []string{"node-1"}, SessionsPerMember: 4,
-		Cluster: "demo", NodeID: "node-1", Window: 10 * time.Second, WriteTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+		Cluster: "demo", NodeID: "node-1", Peers: gossiping, Window: 10 * time.Second, WriteTimeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}

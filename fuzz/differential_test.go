@@ -87,6 +87,17 @@ func exampleRequests() map[protoreflect.FullName][]proto.Message {
 		&controlpb.CancelTransferRequest{RequestId: "u", Scope: "b"},
 		&controlpb.CordonRequest{RequestId: "k", MemberId: "m", Drain: true},
 		&controlpb.UncordonRequest{RequestId: "l", MemberId: "m"},
+		&controlpb.CordonRequest{RequestId: "n", MemberId: "other", Why: "kernel update"},
+		&controlpb.RebalanceRequest{RequestId: "r", DryRun: true, Why: "w"},
+		&controlpb.RebalanceRequest{RequestId: "r", Limit: &limit},
+		&controlpb.ListPeersRequest{},
+		&controlpb.ListPeersRequest{MemberId: "gossiping"},
+		&controlpb.ListPeersRequest{MemberId: "nobody"},
+		&controlpb.ListNodesRequest{},
+		&controlpb.AddNodeRequest{RequestId: "e", Node: &controlpb.NewNode{Name: "node-2", PeerAddress: "h:1", HttpAddress: "h:2", GrpcAddress: "h:3"}},
+		&controlpb.RemoveNodeRequest{RequestId: "f", Name: "node-2"},
+		&controlpb.ReplaceNodeRequest{RequestId: "g", Name: "node-1", By: &controlpb.NewNode{Name: "node-2", PeerAddress: "h:1"}, Why: "w"},
+		&controlpb.MoveRegistrarRequest{RequestId: "h", Why: "w"},
 	} {
 		name := m.ProtoReflect().Descriptor().FullName()
 		examples[name] = append(examples[name], m)
@@ -153,6 +164,12 @@ func (o operation) refused(m proto.Message) bool {
 		return r.Priority > 10 // more than is granted
 	case *controlpb.ListLeadersRequest:
 		return r.Scope == "none"
+	case *controlpb.ListPeersRequest:
+		return r.MemberId == "nobody"
+	case *controlpb.RemoveNodeRequest:
+		return true // it was never added
+	case *controlpb.ReplaceNodeRequest:
+		return true // nobody has told its name yet
 	}
 	return false
 }

@@ -118,6 +118,11 @@ func (n *node) CheckCursor(_ context.Context, sub *core.Subscription) {
 
 func (n *node) ExpiresAt(core.SessionID) (int64, bool) { return 1_800_000_002_000_000_000, true }
 
+// gossiping is what gossip sees.
+func gossiping() []api.Peer {
+	return []api.Peer{{ID: "gossiping", Status: "alive", Role: "node", Labels: map[string]string{"zone": "z"}, LastSeen: time.Unix(1_800_000_000, 0)}, {ID: "m", Status: "suspect"}}
+}
+
 // attach acknowledges every keepalive of a live session, at once.
 func (n *node) attach(deliver func(core.ReplicaMessage)) (api.Attachment, error) {
 	return &attachment{n, deliver}, nil

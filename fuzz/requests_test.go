@@ -39,7 +39,11 @@ func requestKinds() []requestKind {
 		kindOf(&controlpb.TransferRequest{RequestId: "t", Scope: "a", ToMember: "m", FenceToken: 3}, wire.TransferCommand),
 		kindOf(&controlpb.CancelTransferRequest{RequestId: "t", Scope: "a"}, wire.CancelTransferCommand),
 		kindOf(&controlpb.CordonRequest{RequestId: "k", MemberId: "m", Drain: true}, wire.CordonCommand),
-		kindOf(&controlpb.UncordonRequest{RequestId: "u", MemberId: "m"}, wire.UncordonCommand),
+		kindOf(&controlpb.UncordonRequest{RequestId: "u", MemberId: "m", Why: "it is back"}, wire.UncordonCommand),
+		kindOf(&controlpb.AddNodeRequest{RequestId: "a", Node: &controlpb.NewNode{Name: "node-2", PeerAddress: "h:1", HttpAddress: "h:2", GrpcAddress: "h:3"}, Why: "w"}, wire.AddNodeCommand),
+		kindOf(&controlpb.RemoveNodeRequest{RequestId: "a", Name: "node-2"}, wire.RemoveNodeCommand),
+		kindOf(&controlpb.ReplaceNodeRequest{RequestId: "a", Name: "node-2", By: &controlpb.NewNode{Name: "node-3", PeerAddress: "h:1"}}, wire.ReplaceNodeCommand),
+		kindOf(&controlpb.MoveRegistrarRequest{RequestId: "a", To: "node-2"}, wire.MoveRegistrarCommand),
 	}
 }
 
