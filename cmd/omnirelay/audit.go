@@ -133,7 +133,7 @@ func (c *auditCommand) goOn(ctx context.Context) error {
 		case err != nil && time.Since(heard) > c.timeout:
 			return fmt.Errorf("%w; nobody answered for %v: %w", errTimedOut, c.timeout, err)
 		case err != nil:
-			note(c.notes, "%v; asking on", err)
+			note(c.notes, "%s; asking on", oneLine(err))
 		case len(p.raw) > 0:
 			heard = time.Now()
 			c.after = p.last

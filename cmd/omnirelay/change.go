@@ -84,7 +84,7 @@ func (c *change) await(ctx context.Context, look func(ctx context.Context) (done
 		case errors.As(err, &no), errors.Is(err, errStuck):
 			return err
 		case err != nil:
-			c.progress.Tell("no answer (%v); asking on", err)
+			c.progress.Tell("no answer (%s); asking on", oneLine(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -93,6 +93,9 @@ func (c *change) await(ctx context.Context, look func(ctx context.Context) (done
 		}
 	}
 }
+
+// oneLine is an error of several nodes in one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // gaveUp says that what was asked for stands.
 func (c *change) gaveUp(ctx context.Context) error {

@@ -93,11 +93,13 @@ func (c *cordonCommand) command(use, short, long, example string, run func(ctx c
 
 // known refuses a member that nobody knows: its name may be mistyped.
 func (c *cordonCommand) known(ctx context.Context) error {
-	if c.force {
+	_, peers, err := c.peer(ctx, c.member)
+	switch {
+	case err == nil:
+		c.most = peers.GetPeers()[0].GetLeads()
+	case errors.Is(err, errNobody) && c.force:
 		return nil
-	}
-	_, _, err := c.peer(ctx, c.member)
-	if errors.Is(err, errNobody) {
+	case errors.Is(err, errNobody):
 		return fmt.Errorf("%w; --force does it all the same", err)
 	}
 	return err
@@ -145,6 +147,8 @@ func (c *cordonCommand) drained(ctx context.Context, raw []byte, p *controlpb.Pe
 	c.most = max(c.most, p.GetLeads())
 	left, stuck := p.GetLeads(), p.GetStuck()
 	switch {
+	case c.most == 0:
+		return true, c.result(raw, "%s leads nothing; it stays cordoned until `%s`", c.member, c.undo)
 	case left == 0:
 		return true, c.result(raw, "%s leads nothing any more: %s moved in %v; it stays cordoned until `%s`",
 			c.member, plural(c.most, "scope"), time.Since(c.began).Round(100*time.Millisecond), c.undo)

@@ -284,6 +284,7 @@ func TestNearestNames(t *testing.T) {
 	names := []string{"node-1", "node-2", "worker-1", "global-control", "shard/mesh.demo/00"}
 	for name, want := range map[string]string{
 		"nod-1": "[node-1 node-2]", "Global-Control": "[global-control]", "00": "[shard/mesh.demo/00]", "zzz": "[]", "global-contrl": "[global-control]",
+		"globl": "[global-control]", "control": "[global-control]", "worker-2": "[worker-1]", "no": "[]",
 	} {
 		if got := fmt.Sprint(nearest(name, names)); got != want {
 			t.Errorf("nearest(%s) = %s, want %s", name, got, want)

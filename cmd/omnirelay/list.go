@@ -96,7 +96,7 @@ func (c *listCommand) run(cmd *cobra.Command, look look) error {
 func (c *listCommand) follow(ctx context.Context, look look) error {
 	if c.format.data() || !canLive(c.out) {
 		w := &changes{asker: &c.asker, known: map[string]string{}}
-		return c.each(ctx, look, w.show, func(err error) { note(c.notes, "%v; asking on", err) })
+		return c.each(ctx, look, w.show, func(err error) { note(c.notes, "%s; asking on", oneLine(err)) })
 	}
 	s := &listScreen{said: "asking"}
 	return live(ctx, c.colours, s.frame, func(ctx context.Context, changed func()) error {
@@ -105,7 +105,7 @@ func (c *listCommand) follow(ctx context.Context, look look) error {
 			changed()
 			return nil
 		}, func(err error) {
-			s.set(list{}, err.Error())
+			s.set(list{}, oneLine(err))
 			changed()
 		})
 	})

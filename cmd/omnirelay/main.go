@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &settled) && settled.cause == nil {
 		return settled.code
 	}
-	fmt.Fprintln(stderr, "omnirelay:", err)
+	for line := range strings.SplitSeq("omnirelay: "+err.Error(), "\n") {
+		fmt.Fprintln(stderr, terminal.Clean(line)) // nodes may say anything
+	}
 	if settled != nil {
 		return settled.code
 	}

@@ -29,11 +29,7 @@ func nearest(name string, names []string) []string {
 	var found []near
 	most := max(2, len(name)/3)
 	for _, other := range names {
-		d := distance(strings.ToLower(name), strings.ToLower(other))
-		if strings.HasPrefix(other, name) || strings.HasSuffix(other, name) {
-			d = min(d, 1)
-		}
-		if d <= most {
+		if d := apart(strings.ToLower(name), strings.ToLower(other)); d <= most {
 			found = append(found, near{other, d})
 		}
 	}
@@ -45,6 +41,18 @@ func nearest(name string, names []string) []string {
 		out = append(out, n.name)
 	}
 	return out
+}
+
+// apart is how far a name is from another, or from its beginning or end: who types a
+// part of a long name means it too. Names of two letters are a part of everything.
+func apart(name, other string) int {
+	d := distance(name, other)
+	if n := len(name); n > 2 && n < len(other) {
+		d = min(d, 1+distance(name, other[:n]), 1+distance(name, other[len(other)-n:]))
+	} else if n > 0 && strings.HasSuffix(other, name) {
+		d = min(d, 1)
+	}
+	return d
 }
 
 // distance is how many bytes have to be changed, added or removed (Levenshtein).

@@ -190,7 +190,7 @@ func (s *statusCommand) stream(ctx context.Context, src *source, v viewer) error
 		case errors.As(err, &later) && len(src.nodes) == 1:
 			pause = later.after
 		}
-		v.note("no stream from %s: %v; reconnecting", node, err)
+		v.note("no stream from %s: %s; reconnecting", node, oneLine(err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -125,9 +125,7 @@ func (c *transferCommand) look(ctx context.Context) (raw []byte, scope *controlp
 // move asks the holder under the fence that was seen, so that nobody else is asked when
 // the scope moves meanwhile.
 func (c *transferCommand) move(ctx context.Context, holder *controlpb.LeadershipToken, base uint64) error {
-	if c.to != "" {
-		c.undo = "omnirelay mesh leaders transfer --cancel --scope " + c.scope
-	}
+	c.undo = "omnirelay mesh leaders transfer --cancel --scope " + c.scope
 	answer := &controlpb.TransferResponse{}
 	raw, err := c.tell(ctx, "/control/transfer", &controlpb.TransferRequest{RequestId: c.id(""), Base: base,
 		Scope: c.scope, ToMember: c.to, FenceToken: uint64(holder.GetFenceToken()), Why: c.why}, answer)
