@@ -49,6 +49,8 @@ type raftJournal struct {
 	heard          map[NodeID]Time   // when each other replica last said anything
 	changeDue      Time              // when the next change of the members may be proposed
 	membersChanged bool              // since the last snapshot
+	askAgain       uint64            // the check to ask for again, since the members changed
+	asked          uint64            // the latest check that was asked for
 	waits          map[NodeID]string // why the registrar's next step about a node waits
 
 	plantSkip  uint64
@@ -163,6 +165,7 @@ func (j *raftJournal) tick() {
 			// One tick however late: what arrived while the process stood still has been
 			// stepped already, but what the others sent has not all arrived.
 			j.node.Tick()
+			j.repeatCheck()
 			j.nextTick = now.Add(j.r.cfg.HeartbeatInterval)
 		}
 	} else {
@@ -211,7 +214,10 @@ func (j *raftJournal) office() (lead NodeID, term uint64, leading bool) {
 	return NodeID(st.Lead), st.GetTerm(), st.RaftState == raft.StateLeader
 }
 
-func (j *raftJournal) officeBegan() { j.nextTick = j.r.now.Add(j.r.cfg.HeartbeatInterval) }
+func (j *raftJournal) officeBegan() {
+	j.asked, j.askAgain = 0, 0
+	j.nextTick = j.r.now.Add(j.r.cfg.HeartbeatInterval)
+}
 
 func (j *raftJournal) officeEnded() {
 	j.nextTick = Never
@@ -264,11 +270,21 @@ const (
 )
 
 func (j *raftJournal) confirmOffice(check uint64) {
+	j.asked = check
 	j.node.ReadIndex(readContext(readCheck, j.r.term, check))
 }
 
 func (j *raftJournal) confirmRead(id uint64) {
 	j.node.ReadIndex(readContext(readLocal, j.r.reads.life, id))
+}
+
+// repeatCheck asks again for the check under way after the members changed: raft answers
+// one upon the word of another voter, and there may be no other any more.
+func (j *raftJournal) repeatCheck() {
+	if j.askAgain != 0 {
+		j.confirmOffice(j.askAgain)
+		j.askAgain = 0
+	}
 }
 
 // readContext names a read index. epoch sets it apart from those of an earlier

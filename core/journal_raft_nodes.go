@@ -92,7 +92,7 @@ func (j *raftJournal) applyChange(e *raftpb.Entry) error {
 	if err != nil {
 		return err
 	}
-	j.changeDue, j.membersChanged = j.r.now, true
+	j.changeDue, j.membersChanged, j.askAgain = j.r.now, true, j.asked
 	return j.r.applied(e.GetTerm(), out)
 }
 

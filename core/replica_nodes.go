@@ -132,3 +132,11 @@ func (a NodeAddresses) usable() NodeAddresses {
 	}
 	return a
 }
+
+// Members are the members of a raft log as this replica counts them; none of another log.
+func (r *Replica) Members() LogMembers {
+	if j, raft := r.journal.(*raftJournal); raft {
+		return membersOf(j.confState)
+	}
+	return LogMembers{}
+}

@@ -19,6 +19,7 @@ type ambushes struct {
 	atCheck    time.Duration // pause whoever asks a quorum whether it still leads; 0: not laid
 	atVote     bool          // crash whoever is about to make a vote durable
 	atAppend   time.Duration // hold up an append to the store; 0: not laid
+	atMembers  time.Duration // split the replicas when a registrar counts other voters; 0: not laid
 	trap       trap
 	hasty      bool // the next process that comes back does so at once
 	holes      map[core.NodeID]int

@@ -20,6 +20,7 @@ type checks struct {
 	chronicle *check.Chronicle
 	reference reference
 	heardAt   map[core.SessionID]int64 // when a keepalive last reached a replica
+	suspected map[uint64]bool          // fences whose leadership ended on suspicion
 
 	exclusive     *check.ExclusiveLease // nil when clocks may break their promise
 	holder        *check.HolderIsLeader // likewise
@@ -32,7 +33,11 @@ type checks struct {
 	durable       *check.Durable
 	exactlyOnce   *check.ExactlyOnce
 	liveOnly      *check.LiveSessionOnly
+	eligible      *check.EligibleOnly
+	kept          *check.KeptSession        // nil as bounded is, and without gossip
+	splitBrain    *check.SplitBrainReported // likewise
 	linearizable  *check.Linearizable
+	orderly       *check.OrderlyNodes
 }
 
 // expirySlack is what BoundedExpiry allows for flight and commit in one office. Over
@@ -50,7 +55,8 @@ func (w *World) expirySlack() time.Duration {
 const orderTimeout = 20 * time.Second
 
 func newChecks(w *World, stopAt []check.Property) *checks {
-	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{}}
+	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{},
+		suspected: map[uint64]bool{}}
 	report := check.Report(c.violated)
 	c.fences = check.NewFenceMonotonic(report)
 	c.noStaleEffect = check.NewNoStaleEffect(report)
@@ -58,7 +64,9 @@ func newChecks(w *World, stopAt []check.Property) *checks {
 	c.durable = check.NewDurable(report, c.chronicle)
 	c.exactlyOnce = check.NewExactlyOnce(report)
 	c.liveOnly = check.NewLiveSessionOnly(report)
+	c.eligible = check.NewEligibleOnly(report)
 	c.linearizable = check.NewLinearizable(report, orderTimeout)
+	c.orderly = check.NewOrderlyNodes(report)
 	if !w.scenario.Clocks.Beyond {
 		c.exclusive = check.NewExclusiveLease(report)
 		c.holder = check.NewHolderIsLeader(report)
@@ -67,6 +75,10 @@ func newChecks(w *World, stopAt []check.Property) *checks {
 	if !w.scenario.Clocks.Beyond && !w.scenario.SafetyOnly {
 		c.bounded = check.NewBoundedExpiry(report, w.scenario.Epsilon, w.expirySlack())
 		c.sla = check.NewElectionSLA(report, core.DefaultMaxElectionWindow)
+		if w.scenario.Gossip.Every > 0 {
+			c.kept = check.NewKeptSession(report)
+			c.splitBrain = check.NewSplitBrainReported(report, reportWithin)
+		}
 	}
 	return c
 }
@@ -94,6 +106,9 @@ type reference struct {
 	scopes   map[string]*declared
 	sessions map[core.SessionID]bool
 	cordoned map[string]bool
+	// barred are the members that may not be elected, unsupported those of them for what
+	// only gossip can take back.
+	barred, unsupported map[string]bool
 }
 
 // declared is a scope that the registry knows.
@@ -104,7 +119,8 @@ type declared struct {
 }
 
 func newReference() reference {
-	return reference{leaders: map[string]core.Token{}, scopes: map[string]*declared{}, sessions: map[core.SessionID]bool{}, cordoned: map[string]bool{}}
+	return reference{leaders: map[string]core.Token{}, scopes: map[string]*declared{}, sessions: map[core.SessionID]bool{}, cordoned: map[string]bool{},
+		barred: map[string]bool{}, unsupported: map[string]bool{}}
 }
 
 // observe compares what a replica has applied by now with the others.
@@ -142,6 +158,7 @@ func (w *World) observe(r *replica) {
 func (w *World) advance(r *replica, g *core.Registry, tokens []core.Token, sessions []core.SessionStatus) {
 	ref := &w.checks.reference
 	w.endSessions(ref.revision, g, sessions)
+	w.checkEligible(g, tokens)
 	ref.revision = g.Revision()
 	w.declareScopes(g)
 	clear(ref.cordoned)
@@ -149,6 +166,7 @@ func (w *World) advance(r *replica, g *core.Registry, tokens []core.Token, sessi
 		ref.cordoned[m] = true
 	}
 	w.changeLeaders(tokens)
+	w.nodes.follow(g)
 }
 
 func (w *World) endSessions(before uint64, g *core.Registry, sessions []core.SessionStatus) {
@@ -308,6 +326,7 @@ func (w *World) believed(m *member) {
 func (w *World) turned(r *replica) {
 	w.observe(r)
 	had := r.status
+	w.checkNodes(r)
 	r.status = r.core.Status()
 	w.digest.words(uint64(r.id), r.status.RaftTerm, r.status.Applied, r.status.Committed)
 	if had.IsRegistrar != r.status.IsRegistrar || had.OfficeOpen != r.status.OfficeOpen || had.RaftTerm != r.status.RaftTerm {
@@ -333,8 +352,17 @@ func (c *checks) told(at int64, replica core.NodeID, r *core.Record) {
 	if fresh {
 		c.exactlyOnce.Record(at, r)
 		c.liveOnly.Record(at, r)
+		if c.w.scenario.Spares > 0 {
+			c.nodeRecord(at, r)
+		}
 		c.linearizable.Told(at, r, c.chronicle.Term(r.Revision))
 		c.w.stats.record(r)
+		if r.Reason == core.ReasonSuspected {
+			c.suspected[r.Fence] = true
+		}
+		if core.EventKind(r.Kind) == core.EventSplitBrain && c.splitBrain != nil {
+			c.splitBrain.Told(r)
+		}
 		c.w.tracef(r.Scope, "%s %s session %d fence %d at %d.%d (%s)", core.EventKind(r.Kind), r.Scope, r.Session, r.Fence, r.Revision, r.Ordinal, r.Reason)
 	}
 }
@@ -420,5 +448,6 @@ func (w *World) finish() {
 	for _, s := range w.subscribers {
 		s.finish()
 	}
+	w.settleNodes()
 	w.checks.linearizable.Check()
 }

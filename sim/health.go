@@ -15,7 +15,9 @@ const sampleEvery = 50 * time.Millisecond
 type health struct {
 	majorities []majority
 	office     office
-	unled      map[string]int64 // since when a scope that had a leader has none
+	// officeSince is since when that office is untouched.
+	officeSince int64
+	unled       map[string]int64 // since when a scope that had a leader has none
 	// failedOver is when the registry last replaced a leader that was in trouble:
 	// the successor may be in trouble, too, and is counted anew.
 	failedOver map[string]int64
@@ -63,7 +65,12 @@ func (w *World) measure() {
 			least = 1
 		}
 		h.majorities = majoritiesOf(len(w.replicas), len(w.members), least)
-		h.failedOver = map[string]int64{}
+		if w.store == nil {
+			h.majorities = majoritiesAmong(w.nodes.voters, len(w.members))
+		}
+		if h.failedOver == nil {
+			h.failedOver = map[string]int64{}
+		}
 	}
 	for i := range h.majorities {
 		w.measureMajority(&h.majorities[i])
@@ -81,6 +88,22 @@ func majoritiesOf(replicas, members, least int) []majority {
 			}
 			all = append(all, m)
 		}
+	}
+	return all
+}
+
+// majoritiesAmong are the sets of voters that hold more than half of them, as sets of
+// replicas.
+func majoritiesAmong(voters []core.NodeID, members int) []majority {
+	all := majoritiesOf(len(voters), members, len(voters)/2+1)
+	for i := range all {
+		var set uint
+		for j, v := range voters {
+			if all[i].set&(1<<j) != 0 {
+				set |= 1 << (v - 1)
+			}
+		}
+		all[i].set = set
 	}
 	return all
 }
@@ -137,13 +160,20 @@ func (w *World) memberHealthy(m *member, set uint) bool {
 	return !w.checks.reference.cordoned[m.member]
 }
 
+// eligible reports whether a member that nothing troubles may be elected. That gossip calls
+// it dead does not matter: it is heard of.
+func (w *World) eligible(m *member) bool { return w.gossip.untouched(m) }
+
 // measureOffice tells the checker of BoundedExpiry when a healthy office is on.
 func (w *World) measureOffice() {
 	now := w.healthyOffice()
 	if now == w.health.office {
 		return
 	}
-	w.health.office = now
+	w.health.office, w.health.officeSince = now, w.now
+	if w.checks.splitBrain != nil {
+		w.checks.splitBrain.Office(w.officeSince())
+	}
 	if w.checks.bounded == nil {
 		return
 	}
@@ -179,6 +209,9 @@ func (w *World) healthyOffice() office {
 func (w *World) checkLiveness() {
 	if w.checks.bounded != nil {
 		w.checks.bounded.Check(w.now)
+	}
+	if w.checks.splitBrain != nil {
+		w.checks.splitBrain.Check(w.now)
 	}
 	if w.checks.sla == nil {
 		return
@@ -228,7 +261,7 @@ func (w *World) owedSince(name string, s *declared) int64 {
 	owed := never
 	for _, maj := range w.health.majorities {
 		for i, m := range w.members {
-			if m.standing.selects(s.spec) {
+			if m.standing.selects(s.spec) && w.eligible(m) {
 				owed = min(owed, maj.members[i])
 			}
 		}

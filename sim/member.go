@@ -179,13 +179,14 @@ func (m *member) reconnect() {
 	if m.conn != nil {
 		m.conn.detach()
 	}
-	n := len(m.w.replicas)
+	running := m.w.running()
+	n := len(running)
 	i := m.rng.IntN(n)
-	if m.conn != nil && n > 1 && m.w.replicas[i] == m.conn.replica {
+	if m.conn != nil && n > 1 && running[i] == m.conn.replica {
 		i = (i + 1) % n
 	}
 	m.heardAt = m.w.now
-	m.w.attach(m, m.w.replicas[i])
+	m.w.attach(m, running[i])
 }
 
 func (m *member) receive(in memberInput) {
@@ -202,7 +203,10 @@ func (m *member) act(f func(now core.Time)) { m.receive(memberInput{act: f}) }
 // down is called when the process has ended.
 func (m *member) down() {
 	if m.conn != nil {
-		m.conn.detach()
+		m.conn.end(!m.closing)
+	}
+	if m.core != nil && m.closing && m.core.Closed() {
+		m.w.gossip.left(m)
 	}
 	m.conn, m.inbox, m.core = nil, nil, nil
 	m.w.healthChanged()

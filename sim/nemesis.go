@@ -62,8 +62,9 @@ var faults = map[string]func(n *nemesis, d time.Duration){
 			n.trap.stage = trapLaid
 		}
 	},
-	"crash-at-vote": func(n *nemesis, _ time.Duration) { n.atVote = true },
-	"hand-over":     (*nemesis).handOver,
+	"split-at-members": func(n *nemesis, d time.Duration) { n.atMembers = d },
+	"crash-at-vote":    func(n *nemesis, _ time.Duration) { n.atVote = true },
+	"hand-over":        (*nemesis).handOver,
 
 	// Of the external store:
 	"store-restart":    func(n *nemesis, d time.Duration) { n.w.store.crash(d) },
@@ -165,7 +166,10 @@ func (n *nemesis) downtime() time.Duration {
 	return time.Duration(20+n.rng.IntN(800)) * ms
 }
 
-func (n *nemesis) anyReplica() *replica { return n.w.replicas[n.rng.IntN(len(n.w.replicas))] }
+func (n *nemesis) anyReplica() *replica {
+	running := n.w.running()
+	return running[n.rng.IntN(len(running))]
+}
 
 func (n *nemesis) anyMember() *member { return n.w.members[n.rng.IntN(len(n.w.members))] }
 

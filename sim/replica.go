@@ -33,6 +33,9 @@ type replica struct {
 	status   core.Status
 	client   storeClient
 	slow     int // faults that touch its disk or its pace
+	// idle: it is no node yet; joins: it came later; gone: it never starts again.
+	idle, joins, gone bool
+	voters            []core.NodeID // as its registry had them after its last turn
 }
 
 func newReplica(w *World, id core.NodeID, rng *rand.Rand) *replica {
@@ -46,12 +49,12 @@ func newReplica(w *World, id core.NodeID, rng *rand.Rand) *replica {
 
 // boot starts the next incarnation from what the disk holds.
 func (r *replica) boot() {
-	if r.up {
+	if r.up || r.gone {
 		return
 	}
 	r.inbox, r.conns, r.observed = nil, map[core.ConnID]*conn{}, 0
 	r.client = storeClient{pending: map[uint64]bool{}, tail: tail{}, lag: r.client.lag, toOldStore: r.client.toOldStore}
-	r.core, r.drive, r.status = nil, nil, core.Status{}
+	r.core, r.drive, r.status, r.voters = nil, nil, core.Status{}, nil
 	r.stallOneIn = 0
 	r.w.checks.booted(r.w.now, r)
 	r.w.tracef(r.name, "starts")
@@ -69,7 +72,7 @@ func (r *replica) run() {
 	r.drive = core.NewDrive(r.core, r.disk, r)
 	for {
 		if err := r.drive.Turn(); err != nil {
-			if !errors.Is(err, errInjected) {
+			if !errors.Is(err, errInjected) && !r.w.removedHalt(r, err) {
 				r.w.halted(r, err)
 			}
 			return
@@ -171,6 +174,9 @@ func (r *replica) sendMessage(m *core.Message) {
 	to, msg := r.w.replicas[m.To-1], *m
 	open := r.w.network.send(r.at, to.at, func() {
 		r.w.digestMessage(&msg)
+		if r.w.turnAway(r, to) {
+			return
+		}
 		if msg.Keepalive != nil && to.up {
 			r.w.checks.heard(r.w.now, msg.Keepalive.Session)
 		}
@@ -220,6 +226,8 @@ func (w *World) digestMessage(m *core.Message) {
 		digestRaft(d, m.Raft)
 	case m.Keepalive != nil:
 		d.words(2, uint64(m.Keepalive.Session), m.Keepalive.Number)
+	case m.Suspicion != nil:
+		d.words(7, uint64(m.Suspicion.Session))
 	case m.Ack != nil:
 		d.words(3, uint64(m.Ack.Session), m.Ack.Number)
 	case m.Proposal != nil:

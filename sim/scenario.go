@@ -34,6 +34,9 @@ type Scenario struct {
 	About string
 
 	Replicas, Members, Scopes, Resources, Subscribers int
+	// Spares are machines that may become nodes of the registry; 0: the nodes stay as
+	// they are.
+	Spares int
 
 	// Duration is the simulated length; the last Quiet of it is without faults, so
 	// that what must happen in the end has the time to.
@@ -49,6 +52,7 @@ type Scenario struct {
 	Clocks  Clocks
 	Network Quality
 	Store   StoreSetup
+	Gossip  GossipSetup
 	// SyncMin and SyncMax bound what a write to disk takes.
 	SyncMin, SyncMax Duration
 
@@ -107,6 +111,7 @@ type Workload struct {
 	CordonEvery   Duration
 	RetireEvery   Duration
 	ReadEvery     Duration
+	NodesEvery    Duration // a change of nodes; needs Spares
 }
 
 // FaultRate says how often a fault strikes, on average, and how long it lasts.
@@ -151,7 +156,7 @@ func Scenarios() []Scenario {
 		defaultScenario(), steady(), registrarChurn(), clockEdge(), clockBeyond(), partitions(), crashes(), slowDisk(),
 		handOver(), retireRedeclare(), laggingReplica(), snapshots(), oneWayCut(), silentMembers(), stalls(),
 		contestedElections(), lateDecisions(), lateExpiries(), lostCancels(), deposedRegistrar(), stalledReceipts(),
-		storeFaults(), storeRestarts(), storeFailOvers(), storeQuickFailOvers(), storeLostWrites(),
+		noGossip(), gossipLies(), nodeChurn(), storeFaults(), storeRestarts(), storeFailOvers(), storeQuickFailOvers(), storeLostWrites(),
 	}
 }
 
@@ -237,6 +242,7 @@ func defaultScenario() Scenario {
 		s.Network.Late, s.Network.LateMax = rng.IntN(10), 3*s.TTL.D()
 		s.Clocks.Edge = rng.IntN(3) == 0
 		s.Workload.CloseEvery = Duration(30 * sec)
+		s.Gossip = honestGossip()
 	}
 	s.varyStore = func(s *Scenario, rng *rand.Rand) {
 		s.Faults = append(s.Faults, chosen(storeTroubles(), rng)...)

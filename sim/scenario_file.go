@@ -70,6 +70,7 @@ func (s *Scenario) Validate() error {
 		}
 	}
 	within("replicas", s.Replicas, 1, core.MaxReplicas)
+	within("spares", s.Spares, 0, 9-min(s.Replicas, 9))
 	within("members", s.Members, 1, maxMembers)
 	within("scopes", s.Scopes, 1, maxScopes)
 	within("resources", s.Resources, 1, maxResources)
@@ -92,6 +93,9 @@ func (s *Scenario) Validate() error {
 	}
 	if s.SyncMin < 0 || s.SyncMin > s.SyncMax {
 		problems = append(problems, fmt.Errorf("syncMin: %v; want 0 to syncMax", s.SyncMin.D()))
+	}
+	if s.Spares > 0 && s.Workload.NodesEvery <= 0 {
+		problems = append(problems, errors.New("workload.nodesEvery: want more than 0 when there are spares"))
 	}
 	if s.TTL.D() < core.MinTTL {
 		problems = append(problems, fmt.Errorf("ttl: %v; want at least %v", s.TTL.D(), core.MinTTL))

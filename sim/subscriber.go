@@ -31,7 +31,8 @@ func (s *subscriber) begin() {
 
 // move goes to another replica now and then, and sometimes begins anew.
 func (s *subscriber) move() {
-	s.from, s.stream = s.rng.IntN(len(s.w.replicas)), nil
+	running := s.w.running()
+	s.from, s.stream = int(running[s.rng.IntN(len(running))].id)-1, nil
 	if s.rng.IntN(8) == 0 {
 		s.checks.Restart()
 	}

@@ -90,6 +90,9 @@ func (l *workload) spec(i int) *logpb.ScopeSpec {
 	if i%5 == 3 {
 		spec.PreferredMember = l.w.members[i%len(l.w.members)].member
 	}
+	if i < l.w.scenario.Gossip.FastScopes {
+		spec.Failover = logpb.ScopeSpec_FAILOVER_FAST
+	}
 	return spec
 }
 
@@ -162,7 +165,8 @@ func (l *workload) try(r *request) {
 
 // send hands the command to some replica that is up.
 func (l *workload) send(r *request) {
-	to := l.w.replicas[l.rng.IntN(len(l.w.replicas))]
+	running := l.w.running()
+	to := running[l.rng.IntN(len(running))]
 	if !to.up {
 		return
 	}
@@ -192,7 +196,8 @@ func (l *workload) answered(from *replica, d *core.RequestDone) {
 }
 
 func (l *workload) read() {
-	to := l.w.replicas[l.rng.IntN(len(l.w.replicas))]
+	running := l.w.running()
+	to := running[l.rng.IntN(len(running))]
 	if !to.up {
 		return
 	}

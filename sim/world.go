@@ -76,8 +76,10 @@ type World struct {
 	subscribers  []*subscriber
 	conns        uint64
 
+	gossip   *gossip
 	workload *workload
 	nemesis  *nemesis
+	nodes    *nodeOperators
 	health   health
 	checks   *checks
 	stats    Stats
@@ -139,7 +141,8 @@ func newWorld(o Options) *World {
 		w.trace = &trace{}
 	}
 	s := &w.scenario
-	machines := s.Replicas + s.Members + s.Resources
+	nodes := s.Replicas + s.Spares
+	machines := nodes + s.Members + s.Resources
 	if o.Log == LogCAS {
 		machines += storeMachines
 		w.store = newStore(w, w.source("store"))
@@ -148,15 +151,18 @@ func newWorld(o Options) *World {
 	w.checks = newChecks(w, o.StopAt)
 	w.health.handedOver = -int64(time.Hour)
 	w.workload = newWorkload(w, w.source("workload"))
+	w.gossip = newGossip(w, w.source("gossip"))
 	w.nemesis = newNemesis(w, w.source("faults"))
-	for i := range s.Replicas {
+	w.nodes = newNodeOperators(w, w.source("nodes"))
+	for i := range nodes {
 		w.replicas = append(w.replicas, newReplica(w, core.NodeID(i+1), w.source(fmt.Sprint("replica", i))))
+		w.replicas[i].idle = i >= s.Replicas
 	}
 	for i := range s.Members {
-		w.members = append(w.members, newMember(w, i, endpoint(s.Replicas+i), w.source(fmt.Sprint("member", i))))
+		w.members = append(w.members, newMember(w, i, endpoint(nodes+i), w.source(fmt.Sprint("member", i))))
 	}
 	for i := range s.Resources {
-		at := endpoint(s.Replicas + s.Members + i)
+		at := endpoint(nodes + s.Members + i)
 		w.resources = append(w.resources, newResource(w, fmt.Sprintf("resource-%d", i+1), at, w.source(fmt.Sprint("resource", i))))
 	}
 	for i := range s.Subscribers {
@@ -177,7 +183,7 @@ func (w *World) source(concern string) *rand.Rand {
 
 // begin lets everything start.
 func (w *World) begin() {
-	for _, r := range w.replicas {
+	for _, r := range w.running() {
 		r.boot()
 	}
 	for _, m := range w.members {
@@ -187,6 +193,8 @@ func (w *World) begin() {
 		s.begin()
 	}
 	w.workload.begin()
+	w.nodes.begin()
+	w.gossip.begin()
 	w.nemesis.begin()
 	if w.store != nil {
 		w.store.operator()
@@ -227,15 +235,19 @@ func (w *World) newClock(rng *rand.Rand) *clock {
 }
 
 func (w *World) replicaConfig(r *replica) core.Config {
-	voters := make([]core.NodeID, len(w.replicas))
+	voters := make([]core.NodeID, w.scenario.Replicas)
 	for i := range voters {
 		voters[i] = core.NodeID(i + 1)
 	}
-	return core.Config{
+	c := core.Config{
 		ID: r.id, Voters: voters, ClusterID: "sim", Store: w.store != nil, Seed: r.rng.Uint64(), Epsilon: w.scenario.Epsilon,
 		FormationMembers: w.scenario.FormationMembers, SnapshotEntries: w.scenario.SnapshotEntries,
 		RebalanceInterval: w.scenario.RebalanceInterval.D(), Plants: w.plants,
 	}
+	if w.scenario.Spares > 0 {
+		c.Name, c.Addresses, c.Join = nodeNameOf(r), nodeAddressesOf(r), r.joins
+	}
+	return c
 }
 
 func (w *World) memberConfig(m *member) core.MemberConfig {
@@ -252,7 +264,7 @@ func (w *World) resourceOf(scope string) *resource {
 
 // restartLater brings a replica back that went down.
 func (w *World) restartLater(r *replica) {
-	if !w.over {
+	if !w.over && !r.gone {
 		w.after(w.nemesis.downtime(), r.boot)
 	}
 }

@@ -27,6 +27,11 @@ const (
 	FaithfulStreamProperty  Property = "FaithfulStream"
 	ElectionSLAProperty     Property = "ElectionSLA"
 	LinearizableProperty    Property = "Linearizable"
+	// KeptSession, EligibleOnly and SplitBrainReported are about gossip.
+	KeptSessionProperty        Property = "KeptSession"
+	EligibleOnlyProperty       Property = "EligibleOnly"
+	SplitBrainReportedProperty Property = "SplitBrainReported"
+	OrderlyNodesProperty       Property = "OrderlyNodes"
 	// NoPanicProperty is broken by a panic or a halt that no injected fault explains.
 	NoPanicProperty Property = "NoPanic"
 	// NoSpinProperty is broken by a process that never sleeps: its deadline stays in
@@ -37,7 +42,7 @@ const (
 // Liveness reports whether the property says that something happens in time,
 // rather than that something never happens.
 func (p Property) Liveness() bool {
-	return p == BoundedExpiryProperty || p == ElectionSLAProperty
+	return p == BoundedExpiryProperty || p == ElectionSLAProperty || p == KeptSessionProperty || p == SplitBrainReportedProperty
 }
 
 // Violation is one broken property, with the shortest explanation there is.
