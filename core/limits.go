@@ -44,6 +44,7 @@ const (
 	MaxMemberClaims    = 512       // claims of one member that a replica keeps at a time
 	MaxHeardClaims     = 65_536    // claims of all members that a replica keeps at a time
 	MaxFormerLeaders   = 16_384    // leaderships that ended, kept to tell old claims by
+	MaxResigns         = 32        // resignations of a session that wait for their effect at a time
 	MaxInFlight        = 64        // keepalives a member remembers the sending time of
 	MaxSnapshotBytes   = 64 << 20
 	MaxLogBytes        = 64 << 20 // of applied entries; then a snapshot replaces them

@@ -45,8 +45,11 @@ func (m *Member) Deadline() Time {
 	if s := m.untold(); s != nil {
 		d = min(d, s.tellAt)
 	}
+	full := m.toldSurrenders() >= MaxResigns
 	for _, scope := range sortedKeys(m.givenUp) {
-		d = min(d, m.givenUp[scope].tellAt)
+		if at := m.givenUp[scope].tellAt; !full || at > m.now {
+			d = min(d, at)
+		}
 	}
 	return d
 }
@@ -89,12 +92,33 @@ func (m *Member) tickOpen() {
 		s.tellAt = m.now.Add(m.retryAfter())
 		m.sendStand(s)
 	}
+	m.tellSurrenders()
+}
+
+// tellSurrenders tells of grants that were given up, MaxResigns at a time: thousands at
+// once would crowd out the keepalives.
+func (m *Member) tellSurrenders() {
+	told := m.toldSurrenders()
 	for _, scope := range sortedKeys(m.givenUp) {
+		if told >= MaxResigns {
+			return
+		}
 		if s := m.givenUp[scope]; m.now >= s.tellAt {
 			s.tellAt = m.now.Add(m.retryAfter())
 			m.sendResign(scope, s.fence)
+			told++
 		}
 	}
+}
+
+// toldSurrenders counts those that were told and may yet take effect.
+func (m *Member) toldSurrenders() (told int) {
+	for _, scope := range sortedKeys(m.givenUp) {
+		if at := m.givenUp[scope].tellAt; at != Never && at > m.now {
+			told++
+		}
+	}
+	return told
 }
 
 // sendKeepalive renews the session. Its sending time is read before it is sent, so

@@ -95,6 +95,8 @@ type session struct {
 	notedAt  uint64
 
 	leads map[string]*scope
+	// drained are those of leads that a drain asks for. It follows from the rest.
+	drained map[string]*scope
 }
 
 // scope is what one leader is elected for.

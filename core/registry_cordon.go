@@ -32,10 +32,34 @@ func (g *Registry) cordon(c *logpb.Cordon) *Error {
 	}
 	if c.Drain {
 		g.draining[c.MemberId] = true
-		order := sortedKeys(g.sessions)
-		g.drain(c.MemberId, func(sc *scope) bool { return sc.ask == nil && g.canMove(sc, order) })
+		g.drainNext(c.MemberId)
 	}
 	return nil
+}
+
+// drainSlice is for how many scopes a drain asks one session at a time. A scope is led
+// until its turn has come: who is asked for thousands at once stops acting on all of them,
+// and gives them up one after another.
+const drainSlice = 64
+
+// drainNext asks a draining member for the next of what it leads and others can lead.
+func (g *Registry) drainNext(member string) {
+	order := sortedKeys(g.sessions)
+	g.drain(member, func(sc *scope) bool { return g.drains(sc, order) })
+}
+
+// drains reports whether a drain should ask for sc now.
+func (g *Registry) drains(sc *scope, order []SessionID) bool {
+	return sc.ask == nil && len(sc.leader.drained) < drainSlice && g.canMove(sc, order)
+}
+
+// countAsk follows what a drain asks s for.
+func (s *session) countAsk(sc *scope) {
+	if sc.ask != nil && sc.ask.reason == AskDrain {
+		s.drained[sc.spec.Id] = sc
+	} else {
+		delete(s.drained, sc.spec.Id)
+	}
 }
 
 func cordonReason(drain bool) string {
@@ -79,6 +103,7 @@ func (g *Registry) withdrawAsk(sc *scope) {
 	g.touch(sc.leader)
 	g.record(EventDrainCancelled, sc, sc.leader, sc.ask.reason)
 	sc.ask = nil
+	sc.leader.countAsk(sc)
 }
 
 // ledBy lists the scopes that a member leads, by session and then by id.
@@ -124,11 +149,13 @@ func (g *Registry) PlanDrains(limit int) (moves []Move) {
 	}
 	order := sortedKeys(g.sessions)
 	for _, member := range sortedKeys(g.draining) {
+		room := drainSlice
 		for _, sc := range g.ledBy(member) {
 			if len(moves) >= limit {
 				return moves
 			}
-			if sc.ask == nil && g.canMove(sc, order) {
+			if room > len(sc.leader.drained) && g.drains(sc, order) {
+				room--
 				moves = append(moves, Move{Scope: sc.spec.Id, Fence: sc.fence})
 			}
 		}

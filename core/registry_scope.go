@@ -90,6 +90,7 @@ func (g *Registry) askHolder(sc *scope, reason, to string) {
 		return
 	}
 	sc.ask = &ask{reason: reason, to: to, correlationID: g.command.CorrelationId, actor: g.command.Actor, why: g.command.Why}
+	sc.leader.countAsk(sc)
 	g.touch(sc.leader)
 	g.record(EventDrainRequested, sc, sc.leader, reason)
 	if g.plants.Has(plant.SuccessorBeforeAck) && reason != AskRetire {
@@ -155,7 +156,8 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 	if asked != nil && g.activeVersion >= whyVersion {
 		g.command = asked.behalf(g.command)
 	}
-	sc.resignedBy = sc.leader.id
+	holder := sc.leader
+	sc.resignedBy = holder.id
 	reason := ReasonResigned
 	if asked != nil {
 		reason = asked.reason
@@ -168,12 +170,14 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 	default:
 		g.fillVacancies()
 	}
-	if sc.leader == nil {
-		return nil
+	if sc.leader != nil {
+		result.Fence = sc.fence
+		if asked != nil {
+			sc.resignedBy = 0 // it did as it was asked, and may be asked back
+		}
 	}
-	result.Fence = sc.fence
-	if asked != nil {
-		sc.resignedBy = 0 // it did as it was asked, and may be asked back
+	if asked != nil && asked.reason == AskDrain && g.draining[holder.member] && len(holder.drained) <= drainSlice/2 {
+		g.drainNext(holder.member)
 	}
 	return nil
 }
@@ -192,6 +196,7 @@ func (g *Registry) vacate(sc *scope, kind EventKind, reason string) {
 	}
 	g.record(kind, sc, holder, reason)
 	delete(holder.leads, sc.spec.Id)
+	delete(holder.drained, sc.spec.Id)
 	g.touch(holder)
 	sc.leader = nil
 	sc.vacantSince = g.entry.WallNs

@@ -28,7 +28,7 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	}
 	s := &session{
 		id: g.nextSession, member: c.MemberId, labels: maps.Clone(c.Labels), weight: c.Weight, ttl: c.TtlNs,
-		openedAt: g.revision, leads: map[string]*scope{},
+		openedAt: g.revision, leads: map[string]*scope{}, drained: map[string]*scope{},
 	}
 	g.nextSession++
 	g.longestTTL = max(g.longestTTL, s.ttl)

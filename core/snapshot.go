@@ -171,7 +171,7 @@ func (g *Registry) restoreSession(p *logpb.Snapshot_Session) {
 	s := &session{
 		id: SessionID(p.Id), member: p.MemberId, labels: maps.Clone(p.Labels), weight: p.Weight, ttl: p.TtlNs,
 		openedAt: p.OpenedAt, changedAt: p.ChangedAt, noted: p.Noted, notedAge: p.NotedAgeNs, notedAt: p.NotedAt, wish: p.Wish,
-		leads: map[string]*scope{},
+		leads: map[string]*scope{}, drained: map[string]*scope{},
 	}
 	for _, st := range p.Stands {
 		s.stands = append(s.stands, &logpb.Stand{Session: st.Session, Selector: st.Selector, Priority: st.Priority})
@@ -201,6 +201,7 @@ func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
 		return fmt.Errorf("the snapshot names session %d as leader of %q, but does not hold that session", p.Leader, sc.spec.Id)
 	}
 	sc.leader.leads[sc.spec.Id] = sc
+	sc.leader.countAsk(sc)
 	return nil
 }
 

@@ -231,13 +231,32 @@ func (a *attached) message(p *controlpb.AttachRequest) error {
 	case m.Keepalive != nil:
 		return a.keepalive(m.Keepalive)
 	}
-	if err := a.service.o.Allow(a.caller); err != nil {
+	if err := a.allow(m.Command); err != nil {
 		return a.refuse(id, err)
 	}
 	if err := a.mayAsk(m.Command); err != nil {
 		return a.refuse(id, err)
 	}
 	return a.command(id, m.Command)
+}
+
+// allow counts a request as one of its caller. Who gives up what it was asked for is not
+// held up: nobody leads the scope until it has been heard, and there are no more such
+// requests than the registry made.
+func (a *attached) allow(c *logpb.Command) error {
+	if r := c.GetResign(); r != nil && a.askedFor(r) {
+		return nil
+	}
+	return a.service.o.Allow(a.caller)
+}
+
+// askedFor reports whether the registry has asked the holder for what r gives up.
+func (a *attached) askedFor(r *logpb.Resign) (asked bool) {
+	a.service.o.Source.View(func(g *core.Registry, _ core.Status) {
+		sc, there := g.Scope(r.Scope)
+		asked = there && sc.Led && sc.Ask != nil && uint64(sc.Leader.Session) == r.Session && sc.Leader.Fence == r.Fence
+	})
+	return asked
 }
 
 // keepalive passes one on, for a session of the caller's.
