@@ -58,6 +58,8 @@ func (a *app) changed(c *core.MemberChange) {
 		}
 	case core.ChangeLost:
 		m.w.tracef(c.Token.Scope, "%s loses %s under fence %d: %s", m.processName(), c.Token.Scope, c.Token.Fence, c.Reason)
+	case core.ChangeSessionLost:
+		m.w.sessionLost(m, c)
 	case core.ChangeAsked:
 		m.w.tracef(c.Token.Scope, "%s is asked for %s under fence %d", m.processName(), c.Token.Scope, c.Token.Fence)
 		a.finish(c.Token)

@@ -166,7 +166,7 @@ func (w *World) advance(r *replica, g *core.Registry, tokens []core.Token, sessi
 		ref.cordoned[m] = true
 	}
 	w.changeLeaders(tokens)
-	w.nodes.follow(g)
+	w.nodes.follow(g, r.core.Members())
 }
 
 func (w *World) endSessions(before uint64, g *core.Registry, sessions []core.SessionStatus) {

@@ -80,12 +80,20 @@ func (c *conn) toMember(m core.ReplicaMessage) {
 }
 
 // detach tells the replica that the connection ended. The notice may be lost.
-func (c *conn) detach() {
+func (c *conn) detach() { c.end(false) }
+
+// end is detach, or, when the member's process took the connection with it, the notice
+// that it broke.
+func (c *conn) end(broken bool) {
 	r := c.replica
+	ending := core.Input{Detached: c.id}
+	if broken && c.w.gossip.on() {
+		ending = core.Input{Broken: c.id}
+	}
 	c.w.network.send(c.member.at, r.at, func() {
 		if r.up && r.incarnation == c.era {
 			delete(r.conns, c.id)
-			r.receive(core.Input{Detached: c.id})
+			r.receive(ending)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/omnirelay/leadership/core"
@@ -66,7 +67,7 @@ func (w *World) measure() {
 		}
 		h.majorities = majoritiesOf(len(w.replicas), len(w.members), least)
 		if w.store == nil {
-			h.majorities = majoritiesAmong(w.nodes.voters, len(w.members))
+			h.majorities = majoritiesAmong(len(w.replicas), &w.nodes.log, len(w.members))
 		}
 		if h.failedOver == nil {
 			h.failedOver = map[string]int64{}
@@ -92,20 +93,21 @@ func majoritiesOf(replicas, members, least int) []majority {
 	return all
 }
 
-// majoritiesAmong are the sets of voters that hold more than half of them, as sets of
-// replicas.
-func majoritiesAmong(voters []core.NodeID, members int) []majority {
-	all := majoritiesOf(len(voters), members, len(voters)/2+1)
-	for i := range all {
-		var set uint
-		for j, v := range voters {
-			if all[i].set&(1<<j) != 0 {
-				set |= 1 << (v - 1)
-			}
-		}
-		all[i].set = set
+// majoritiesAmong are the sets of replicas that can decide: more than half of the voters,
+// and of those of before while two majorities are needed.
+func majoritiesAmong(replicas int, log *core.LogMembers, members int) []majority {
+	voters, outgoing := setOf(log.Voters), setOf(log.Outgoing)
+	decides := func(set, of uint) bool { return of == 0 || 2*bits.OnesCount(set&of) > bits.OnesCount(of) }
+	return slices.DeleteFunc(majoritiesOf(replicas, members, 1), func(m majority) bool {
+		return m.set&^(voters|outgoing) != 0 || !decides(m.set, voters) || !decides(m.set, outgoing)
+	})
+}
+
+func setOf(nodes []core.NodeID) (set uint) {
+	for _, n := range nodes {
+		set |= 1 << (n - 1)
 	}
-	return all
+	return set
 }
 
 func (w *World) measureMajority(m *majority) {

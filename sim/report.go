@@ -48,6 +48,10 @@ type Stats struct {
 	StoreRestarts       int
 	StoreFailOvers      int
 	Jumps               int
+	// SplitBrains are the reports, by reason, and Observations the changes of what the log
+	// says that gossip says.
+	SplitBrains  map[string]int
+	Observations int
 	// Failovers are the times for which a scope that had a leader had none, to
 	// within the interval of sampling.
 	Failovers []time.Duration
@@ -74,6 +78,13 @@ func (s *Stats) record(r *core.Record) {
 		s.Elections[s.vacatedBy[r.Scope]]++
 	case k.EndsLeadership() || k == core.EventScopeDeclared:
 		s.vacatedBy[r.Scope] = r.Reason
+	case k == core.EventMemberObserved:
+		s.Observations++
+	case k == core.EventSplitBrain:
+		if s.SplitBrains == nil {
+			s.SplitBrains = map[string]int{}
+		}
+		s.SplitBrains[r.Reason]++
 	}
 }
 
@@ -101,6 +112,13 @@ func (s *Stats) Add(o *Stats) {
 	s.StoreRestarts += o.StoreRestarts
 	s.StoreFailOvers += o.StoreFailOvers
 	s.Jumps += o.Jumps
+	if s.SplitBrains == nil {
+		s.SplitBrains = map[string]int{}
+	}
+	for reason, n := range o.SplitBrains {
+		s.SplitBrains[reason] += n
+	}
+	s.Observations += o.Observations
 	s.Failovers = append(s.Failovers, o.Failovers...)
 }
 

@@ -48,6 +48,12 @@ func Trials() []Trial {
 		{plant.DivergentElection, of(check.AgreementProperty), LogRaft, "hand-over", 10},
 		{plant.LocalRead, of(check.LinearizableProperty), LogRaft, "partitions", 10},
 
+		{plant.GossipRevokesLease, of(check.HolderIsLeaderProperty, check.ExclusiveLeaseProperty), LogRaft, "gossip-lies", 10},
+		{plant.SuspicionNotCancelled, of(check.KeptSessionProperty), LogRaft, "gossip-lies", 20},
+		{plant.ObservedNeverCleared, of(check.ElectionSLAProperty), LogRaft, "gossip-lies", 20},
+		{plant.IneligibleElected, of(check.EligibleOnlyProperty), LogRaft, "gossip-lies", 10},
+		{plant.DetectorSilent, of(check.SplitBrainReportedProperty), LogRaft, "gossip-lies", 20},
+
 		{plant.AppendUnguarded, of(check.AgreementProperty, check.NoResurrectionProperty), LogCAS, "store-faults", 20},
 		{plant.AppendChanged, of(check.AgreementProperty, check.NoPanicProperty), LogCAS, "store-faults", 60},
 		{plant.OldConfirmCounts, of(check.LinearizableProperty), LogCAS, "store-faults", 20},

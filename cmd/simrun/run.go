@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,6 +87,13 @@ func printStats(w io.Writer, s *sim.Stats) {
 		s.Expiries, s.Crashes, s.MemberCrashes, s.Cuts, s.Offices, s.SnapshotInstalls, s.StaleEffectsRefused, s.EffectsApplied, s.Reads)
 	if s.StoreCalls > 0 {
 		fmt.Fprintf(w, "store: calls=%d restarts=%d fail-overs=%d jumps=%d\n", s.StoreCalls, s.StoreRestarts, s.StoreFailOvers, s.Jumps)
+	}
+	if s.Observations > 0 || len(s.SplitBrains) > 0 {
+		fmt.Fprintf(w, "gossip: observations=%d", s.Observations)
+		for _, reason := range slices.Sorted(maps.Keys(s.SplitBrains)) {
+			fmt.Fprintf(w, " %s=%d", reason, s.SplitBrains[reason])
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "failover: p50=%v p99=%v max=%v of %d\n", s.Failover(50), s.Failover(99), s.Failover(100), len(s.Failovers))
 }
