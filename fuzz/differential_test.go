@@ -97,6 +97,7 @@ func exampleRequests() map[protoreflect.FullName][]proto.Message {
 		&controlpb.AddNodeRequest{RequestId: "e", Node: &controlpb.NewNode{Name: "node-2", PeerAddress: "h:1", HttpAddress: "h:2", GrpcAddress: "h:3"}},
 		&controlpb.RemoveNodeRequest{RequestId: "f", Name: "node-2"},
 		&controlpb.ReplaceNodeRequest{RequestId: "g", Name: "node-1", By: &controlpb.NewNode{Name: "node-2", PeerAddress: "h:1"}, Why: "w"},
+		&controlpb.ReplaceNodeRequest{RequestId: "i", Name: " "},
 		&controlpb.MoveRegistrarRequest{RequestId: "h", Why: "w"},
 	} {
 		name := m.ProtoReflect().Descriptor().FullName()

@@ -26,7 +26,7 @@ func AddNodeCommand(r *controlpb.AddNodeRequest) (*logpb.Command, error) {
 
 // RemoveNodeCommand converts a request.
 func RemoveNodeCommand(r *controlpb.RemoveNodeRequest) (*logpb.Command, error) {
-	c, err := commandOf(r)
+	c, err := ofNamed("name", r.GetName(), r)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func RemoveNodeCommand(r *controlpb.RemoveNodeRequest) (*logpb.Command, error) {
 
 // ReplaceNodeCommand converts a request.
 func ReplaceNodeCommand(r *controlpb.ReplaceNodeRequest) (*logpb.Command, error) {
-	c, err := commandOf(r)
+	c, err := ofNamed("name", r.GetName(), r)
 	if err != nil {
 		return nil, err
 	}

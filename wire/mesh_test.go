@@ -25,14 +25,18 @@ func converted(m proto.Message) (*logpb.Command, error) {
 	case *controlpb.CancelTransferRequest:
 		return CancelTransferCommand(r)
 	case *controlpb.CordonRequest:
+		r.MemberId = "m"
 		return CordonCommand(r)
 	case *controlpb.UncordonRequest:
+		r.MemberId = "m"
 		return UncordonCommand(r)
 	case *controlpb.AddNodeRequest:
 		return AddNodeCommand(r)
 	case *controlpb.RemoveNodeRequest:
+		r.Name = "n"
 		return RemoveNodeCommand(r)
 	case *controlpb.ReplaceNodeRequest:
+		r.Name = "n"
 		return ReplaceNodeCommand(r)
 	case *controlpb.MoveRegistrarRequest:
 		return MoveRegistrarCommand(r)

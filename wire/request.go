@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -96,6 +97,24 @@ func ofSession(r interface {
 		return nil, err
 	}
 	return commandOf(r)
+}
+
+// ofNamed begins a command about a member or a node. The name is looked at first: in JSON
+// it is in the path, which is read before the rest.
+func ofNamed(field, name string, r request) (*logpb.Command, error) {
+	if err := core.CheckMemberID(field, name); err != nil {
+		return nil, named(err)
+	}
+	return commandOf(r)
+}
+
+// named makes an error of core about a field one of this package.
+func named(err error) error {
+	var e *core.Error
+	if errors.As(err, &e) {
+		return &FieldError{Field: e.Field, Message: e.Message}
+	}
+	return err
 }
 
 // SelectorOf converts a selector, which must be there: one that got lost would pick
@@ -268,7 +287,7 @@ func CancelTransferCommand(r *controlpb.CancelTransferRequest) (*logpb.Command, 
 
 // CordonCommand converts a request.
 func CordonCommand(r *controlpb.CordonRequest) (*logpb.Command, error) {
-	c, err := commandOf(r)
+	c, err := ofNamed("memberId", r.GetMemberId(), r)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +297,7 @@ func CordonCommand(r *controlpb.CordonRequest) (*logpb.Command, error) {
 
 // UncordonCommand converts a request.
 func UncordonCommand(r *controlpb.UncordonRequest) (*logpb.Command, error) {
-	c, err := commandOf(r)
+	c, err := ofNamed("memberId", r.GetMemberId(), r)
 	if err != nil {
 		return nil, err
 	}

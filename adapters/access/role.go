@@ -9,8 +9,8 @@ type Role string
 // includes read, and acts as one member.
 const (
 	RoleRead    Role = "mesh.read"    // reads, subscribes, reads the audit
-	RoleOperate Role = "mesh.operate" // moves leadership: transfer, drain, cordon
-	RoleAdmin   Role = "mesh.admin"   // declares and retires scopes, changes settings
+	RoleOperate Role = "mesh.operate" // moves leadership: transfer, rebalance, drain, cordon; moves the registrar
+	RoleAdmin   Role = "mesh.admin"   // declares and retires scopes; adds, replaces and removes nodes
 	RoleMember  Role = "mesh.member"  // attaches, stands, resigns, as one member
 )
 
