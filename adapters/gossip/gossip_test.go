@@ -95,6 +95,9 @@ func (m *mesh) start(o Options) *member {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	if g.keys != nil {
+		g.keys.every = 50 * time.Millisecond
+	}
 	x.Gossip, x.stop = g, m.run(g)
 	return x
 }

@@ -148,7 +148,7 @@ func TestMessagesThatWouldPanicAreRefused(t *testing.T) {
 	a := m.start(m.options("a"))
 	label, key := "omnirelay/demo", m.key()
 	udp := must[net.Conn](t)(net.Dial("udp", a.Address()))
-	defer udp.Close()
+	defer func() { _ = udp.Close() }()
 	packets := [][]byte{
 		{}, {labelMark}, {labelMark, 200}, labelled(label, nil), labelled("", []byte{1}),
 		labelled(label, sealed(t, key, 0, nil, []byte(label))),                           // nothing where padding should be
@@ -199,7 +199,7 @@ func TestSilentConnectionsAreEnded(t *testing.T) {
 	a := m.start(m.options("a"))
 	for range maxStreams + 5 {
 		conn := must[net.Conn](t)(net.Dial("tcp", a.Address()))
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 	}
 	until(t, "some are refused", func() bool { return a.Stats().Refused[refusedBusy] >= 5 })
 	b := m.start(m.options("b", a.Address()))

@@ -26,6 +26,7 @@ type keyring struct {
 	counts *counters
 	ring   *memberlist.Keyring
 
+	every   time.Duration
 	seen    os.FileInfo // of the file when it was read last; nil: it was missing
 	readAt  time.Time
 	problem string // of the last reading; logged once
@@ -33,7 +34,7 @@ type keyring struct {
 
 // openKeyring reads the file and fails when it cannot be used.
 func openKeyring(path string, logger *slog.Logger, counts *counters) (*keyring, error) {
-	k := &keyring{path: path, logger: logger, counts: counts, readAt: time.Now()}
+	k := &keyring{path: path, logger: logger, counts: counts, readAt: time.Now(), every: keyLook}
 	k.seen, _ = os.Stat(path) // a missing file is readKeys' to report
 	keys, err := readKeys(path)
 	if err != nil {
@@ -48,7 +49,7 @@ func openKeyring(path string, logger *slog.Logger, counts *counters) (*keyring, 
 
 // follow takes changes of the file over until ctx ends.
 func (k *keyring) follow(ctx context.Context) {
-	tick := time.NewTicker(keyLook)
+	tick := time.NewTicker(k.every)
 	defer tick.Stop()
 	for {
 		select {

@@ -186,9 +186,8 @@ func TestBadKeyFileLeavesTheOldKeysInForce(t *testing.T) {
 func TestKeyringChangesUnderItsReaders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	must[string](t)(CreateKeyFile(path))
-	var ids []string
 	for range 4 {
-		ids = append(ids, must[string](t)(AddKeyTo(path, "")))
+		must[string](t)(AddKeyTo(path, ""))
 	}
 	k := must[*keyring](t)(openKeyring(path, newMesh(t).logger(), &counters{}))
 	all := must[[][]byte](t)(readKeys(path))
