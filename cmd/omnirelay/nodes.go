@@ -103,6 +103,7 @@ type nodeChange struct {
 	by, to           string // who comes in its place; who is to be registrar
 
 	began time.Time
+	known uint64 // the revision at which it was found to be asked for already; 0: it was not
 }
 
 // nodeTimeout bounds the wait for a new node to catch up.
@@ -166,6 +167,11 @@ func newNodesAddCommand() *cobra.Command {
 		"  omnirelay mesh nodes add node-4 --peer 10.0.0.4:7413 --http 10.0.0.4:7411 --grpc 10.0.0.4:7412",
 		cobra.ExactArgs(1), adminRoles, func(ctx context.Context, args []string) error {
 			c.undo = "omnirelay mesh nodes remove " + args[0]
+			known, err := c.addedBefore(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			c.known = known
 			return c.run(ctx, "/control/nodes", &controlpb.AddNodeRequest{RequestId: c.id("add"), Node: c.newNode(args[0]), Why: c.why},
 				&controlpb.AddNodeResponse{}, args[0]+" is asked to join", func(now *controlpb.ListNodesResponse) (string, string) { return joined(now, args[0]) })
 		})
@@ -204,6 +210,11 @@ func newNodesReplaceCommand() *cobra.Command {
 				return err
 			}
 			c.undo = "omnirelay mesh nodes remove " + c.by
+			known, err := c.replacedBefore(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			c.known = known
 			return c.run(ctx, "/control/nodes/"+args[0]+"/replace", &controlpb.ReplaceNodeRequest{RequestId: c.id("replace"), Name: args[0], By: c.newNode(c.by), Why: c.why},
 				&controlpb.ReplaceNodeResponse{}, args[0]+" is asked to be replaced by "+c.by, func(now *controlpb.ListNodesResponse) (string, string) {
 					done, how := joined(now, c.by)
@@ -278,7 +289,10 @@ func registrarOf(nodes *controlpb.ListNodesResponse) string {
 // run asks for a change and waits until stage says what is done; until then it says how
 // far it is.
 func (c *nodeChange) run(ctx context.Context, path string, request, answer proto.Message, asked string, stage func(*controlpb.ListNodesResponse) (done, how string)) error {
-	raw, err := c.tell(ctx, path, request, answer)
+	raw, err := fmt.Appendf(nil, `{"revision":%d}`, c.known), error(nil)
+	if c.known == 0 {
+		raw, err = c.tell(ctx, path, request, answer)
+	}
 	if err != nil {
 		return c.nodeHint(ctx, err)
 	}
@@ -310,6 +324,34 @@ func (c *nodeChange) removedBefore(ctx context.Context, name string) (bool, erro
 		return false, nil
 	}
 	return true, c.result(raw, "%s is removed already", name)
+}
+
+// addedBefore finds that a node is there as it is asked for: its other addresses it
+// may have announced itself by now.
+func (c *nodeChange) addedBefore(ctx context.Context, name string) (revision uint64, err error) {
+	_, now, err := c.nodesOf(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, there := nodeOf(now, name)
+	if !there || n.GetStage() == "leaving" || n.GetPeerAddress() != c.peer {
+		return 0, nil
+	}
+	return now.GetRevision(), nil
+}
+
+// replacedBefore finds that a replacement is under way, or over.
+func (c *nodeChange) replacedBefore(ctx context.Context, name string) (revision uint64, err error) {
+	_, now, err := c.nodesOf(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, there := nodeOf(now, c.by)
+	gone := slices.Contains(now.GetRemoved(), name)
+	if !there || n.GetPeerAddress() != c.peer || n.GetReplaces() != name && !gone {
+		return 0, nil
+	}
+	return now.GetRevision(), nil
 }
 
 func nodeOf(nodes *controlpb.ListNodesResponse, name string) (*controlpb.Node, bool) {
