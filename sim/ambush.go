@@ -19,7 +19,7 @@ type ambushes struct {
 	atCheck    time.Duration // pause whoever asks a quorum whether it still leads; 0: not laid
 	atVote     bool          // crash whoever is about to make a vote durable
 	atAppend   time.Duration // hold up an append to the store; 0: not laid
-	atMembers  time.Duration // split the replicas when a registrar counts other voters; 0: not laid
+	atMembers  time.Duration // split the replicas when a registrar gains or loses voters; 0: not laid
 	trap       trap
 	hasty      bool // the next process that comes back does so at once
 	holes      map[core.NodeID]int
@@ -31,7 +31,7 @@ func (n *nemesis) intercept(r *replica, m *core.Message) bool {
 	if m.Raft == nil {
 		return false
 	}
-	if n.trap.spring(n, r, m) {
+	if n.splitAtMembers(r, m) || n.trap.spring(n, r, m) {
 		return true
 	}
 	switch {

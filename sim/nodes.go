@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/core/logpb"
 )
@@ -19,6 +22,7 @@ type nodeOperators struct {
 	rng    *rand.Rand
 	nodes  []core.NodeInfo // as the reference registry has them
 	voters []core.NodeID
+	log    core.LogMembers  // whose majorities decide
 	asked  []*logpb.Command // what was asked for, to be asked again
 	said   map[string]bool  // names of removed nodes
 }
@@ -31,6 +35,7 @@ func (o *nodeOperators) begin() {
 	for i := range o.w.scenario.Replicas {
 		o.voters = append(o.voters, core.NodeID(i+1))
 	}
+	o.log.Voters = o.voters
 	if o.w.scenario.Spares > 0 {
 		o.next()
 	}
@@ -57,7 +62,7 @@ func (o *nodeOperators) node(r *replica) *logpb.Node {
 }
 
 // follow takes the nodes of the registry at a newer revision.
-func (o *nodeOperators) follow(g *core.Registry) {
+func (o *nodeOperators) follow(g *core.Registry, log core.LogMembers) {
 	if o.w.scenario.Spares == 0 {
 		return
 	}
@@ -65,8 +70,11 @@ func (o *nodeOperators) follow(g *core.Registry) {
 	for _, name := range g.RemovedNodes() {
 		o.said[name] = true
 	}
-	if voters := g.Voters(); len(voters) > 0 && !slices.Equal(voters, o.voters) {
+	if voters := g.Voters(); len(voters) > 0 {
 		o.voters = voters
+	}
+	if !slices.Equal(log.Voters, o.log.Voters) || !slices.Equal(log.Outgoing, o.log.Outgoing) {
+		o.log = log
 		o.w.health.majorities = nil // other sets decide now, and are measured from now on
 	}
 }
@@ -254,11 +262,6 @@ func (w *World) checkNodes(r *replica) {
 		return
 	}
 	w.checks.orderly.Members(w.now, r.id, g.Revision(), r.core.Members(), g.Voters())
-	voters := g.Voters()
-	if r.voters != nil && !slices.Equal(r.voters, voters) && r.status.IsRegistrar {
-		w.nemesis.votersChanged(r, voters)
-	}
-	r.voters = voters
 }
 
 // nodeRecord holds a record about a node against the disks.
@@ -301,30 +304,52 @@ func (w *World) settleNodes() {
 	}
 }
 
-// votersChanged is the moment in which a registrar counts other voters than the rest do:
-// those that it has gained go on with it, the others without.
-func (n *nemesis) votersChanged(r *replica, voters []core.NodeID) {
+// splitAtMembers waits for the moment in which a registrar is about to tell that a change
+// of the voters is committed: those that it gains go on with it, the others are cut off
+// and count the voters of before. It reports whether the message is swallowed.
+func (n *nemesis) splitAtMembers(r *replica, m *core.Message) bool {
+	if n.atMembers == 0 || n.over || !r.status.IsRegistrar {
+		return false
+	}
+	gained := r.gainsBy(m.Raft.GetCommit())
+	if gained == nil {
+		return false
+	}
 	d := n.atMembers
-	if d == 0 || n.over {
-		return
-	}
 	n.atMembers = 0
-	side := map[core.NodeID]bool{r.id: true}
-	for _, v := range voters {
-		if !slices.Contains(r.voters, v) {
-			side[v] = true
-		}
-	}
-	n.w.tracef(r.name, "counts %v where it counted %v: cut off with the new ones for %v", voters, r.voters, d)
+	n.w.tracef(r.name, "is cut off with %v, which it gains as voters, for %v", gained, d)
+	side := func(id core.NodeID) bool { return id == r.id || slices.Contains(gained, id) }
 	var links [][2]endpoint
 	for _, a := range n.w.replicas {
 		for _, b := range n.w.replicas {
-			if side[a.id] != side[b.id] {
+			if side(a.id) != side(b.id) {
 				links = append(links, [2]endpoint{a.at, b.at})
 			}
 		}
 	}
 	n.cutLinks(links, d)
+	return !side(m.To)
+}
+
+// gainsBy lists the voters that a replica gains by the entries up to commit that it has
+// not applied yet; nil: its voters do not change.
+func (r *replica) gainsBy(commit uint64) (gained []core.NodeID) {
+	for i := r.core.Registry().Revision() + 1; i <= commit; i++ {
+		e := r.disk.entry(i)
+		change := &raftpb.ConfChangeV2{}
+		if e.GetType() != raftpb.EntryConfChangeV2 || proto.Unmarshal(e.GetData(), change) != nil {
+			continue
+		}
+		for _, c := range change.GetChanges() {
+			switch c.GetType() {
+			case raftpb.ConfChangeAddNode:
+				gained = append(gained, core.NodeID(c.GetNodeId()))
+			case raftpb.ConfChangeRemoveNode:
+				gained = append(gained, r.id) // nobody, and yet the voters change
+			}
+		}
+	}
+	return gained
 }
 
 func nodeChurn() Scenario {

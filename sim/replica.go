@@ -35,7 +35,6 @@ type replica struct {
 	slow     int // faults that touch its disk or its pace
 	// idle: it is no node yet; joins: it came later; gone: it never starts again.
 	idle, joins, gone bool
-	voters            []core.NodeID // as its registry had them after its last turn
 }
 
 func newReplica(w *World, id core.NodeID, rng *rand.Rand) *replica {
@@ -54,7 +53,7 @@ func (r *replica) boot() {
 	}
 	r.inbox, r.conns, r.observed = nil, map[core.ConnID]*conn{}, 0
 	r.client = storeClient{pending: map[uint64]bool{}, tail: tail{}, lag: r.client.lag, toOldStore: r.client.toOldStore}
-	r.core, r.drive, r.status, r.voters = nil, nil, core.Status{}, nil
+	r.core, r.drive, r.status = nil, nil, core.Status{}
 	r.stallOneIn = 0
 	r.w.checks.booted(r.w.now, r)
 	r.w.tracef(r.name, "starts")

@@ -54,6 +54,12 @@ func Trials() []Trial {
 		{plant.IneligibleElected, of(check.EligibleOnlyProperty), LogRaft, "gossip-lies", 10},
 		{plant.DetectorSilent, of(check.SplitBrainReportedProperty), LogRaft, "gossip-lies", 20},
 
+		{plant.PromoteUncaught, of(check.OrderlyNodesProperty), LogRaft, "node-churn", 10},
+		{plant.RemovedNameReused, of(check.OrderlyNodesProperty), LogRaft, "node-churn", 20},
+		{plant.ReplaceAtOnce, of(check.AgreementProperty), LogRaft, "node-churn", 60},
+		{plant.StaleMembers, of(check.OrderlyNodesProperty, check.AgreementProperty), LogRaft, "node-churn", 20},
+		{plant.MembersForgotten, of(check.OrderlyNodesProperty, check.AgreementProperty), LogRaft, "node-churn", 150},
+
 		{plant.AppendUnguarded, of(check.AgreementProperty, check.NoResurrectionProperty), LogCAS, "store-faults", 20},
 		{plant.AppendChanged, of(check.AgreementProperty, check.NoPanicProperty), LogCAS, "store-faults", 60},
 		{plant.OldConfirmCounts, of(check.LinearizableProperty), LogCAS, "store-faults", 20},

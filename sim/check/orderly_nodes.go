@@ -16,7 +16,7 @@ type OrderlyNodes struct {
 
 // CaughtUpWithin is how many entries a node may be behind when its vote is recorded: what
 // core allows, and what was proposed between its look and the change.
-const CaughtUpWithin = 64 + 128
+const CaughtUpWithin = 64 + 32
 
 func NewOrderlyNodes(report Report) *OrderlyNodes {
 	return &OrderlyNodes{report: report, removed: map[string]bool{}}
@@ -40,7 +40,7 @@ func (c *OrderlyNodes) Record(at int64, r *core.Record, newest uint64) {
 			c.report.plain(OrderlyNodesProperty, at, "node %s is added at revision %d, and one of that name was removed before", r.Subject, r.Revision)
 		}
 	case core.EventNodePromoted:
-		if newest+CaughtUpWithin < r.Revision {
+		if newest == 0 || newest+CaughtUpWithin < r.Revision {
 			c.report.plain(OrderlyNodesProperty, at, "node %s gets its vote at revision %d, and has entries up to %d", r.Subject, r.Revision, newest)
 		}
 	case core.EventNodeRemoved:
