@@ -129,6 +129,9 @@ func (s *nodeStory) play(l storyLine) string {
 		for _, n := range s.nodes {
 			n.mayHalt = true // it may be the one that is removed
 		}
+		if len(l.pos) > 0 && l.pos[0] == "registrar" {
+			l.pos[0] = nodeName(at.id)
+		}
 		r := s.doAt(at, s.command(l))
 		if r.Code == "" {
 			return "done"
