@@ -122,12 +122,12 @@ func (c *auditCommand) print(ctx context.Context) error {
 // goOn shows what is recorded, as it is.
 func (c *auditCommand) goOn(ctx context.Context) error {
 	heard := time.Now()
-	for {
+	for ctx.Err() == nil { // an interrupt is how it ends
 		p, err := c.page(ctx, max(c.after, 0), auditBatch)
 		var no *refusal
 		switch {
 		case ctx.Err() != nil:
-			return nil // an interrupt is how it ends
+			continue
 		case errors.As(err, &no), errors.Is(err, errChain):
 			return err
 		case err != nil && time.Since(heard) > c.timeout:
@@ -146,10 +146,10 @@ func (c *auditCommand) goOn(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(pollEvery):
 		}
 	}
+	return nil
 }
 
 // page asks for records behind after, or for the newest. To be verified all are asked

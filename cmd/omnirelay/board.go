@@ -60,6 +60,8 @@ func newLeaderBoard(s *statusCommand) *leaderBoard {
 // declared adds scopes that nobody may lead: the stream's snapshot tells only of those
 // that are led.
 func (b *leaderBoard) declared(scopes []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, scope := range scopes {
 		if only := b.command.scope; only == "" || only == scope {
 			b.tokens[scope] = nil

@@ -114,14 +114,14 @@ func (c *listCommand) follow(ctx context.Context, look look) error {
 // each looks again and again. A cluster that does not answer for the timeout is the end.
 func (c *listCommand) each(ctx context.Context, look look, show func([]byte, list) error, failed func(error)) error {
 	answered := time.Now()
-	for {
+	for ctx.Err() == nil { // an interrupt is how a watch ends
 		attempt, cancel := context.WithTimeout(ctx, min(c.timeout, perNode))
 		raw, l, err := look(attempt)
 		cancel()
 		var no *refusal
 		switch {
 		case ctx.Err() != nil:
-			return nil // an interrupt is how a watch ends
+			continue
 		case errors.As(err, &no):
 			return err
 		case err == nil:
@@ -136,10 +136,10 @@ func (c *listCommand) each(ctx context.Context, look look, show func([]byte, lis
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(c.every):
 		}
 	}
+	return nil
 }
 
 // changes shows what changed from one look to the next, as lines.

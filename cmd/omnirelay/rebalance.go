@@ -97,10 +97,12 @@ func (c *rebalanceCommand) plan(ctx context.Context) error {
 	answer := &controlpb.RebalanceResponse{}
 	limit := uint32(maxRate)
 	raw, err := c.tell(ctx, "/control/rebalance", &controlpb.RebalanceRequest{RequestId: c.id("plan"), DryRun: true, Limit: &limit, Why: c.why}, answer)
-	if err != nil || c.format.data() {
-		return errors.Join(err, c.dataUnless(err, raw))
-	}
-	if len(answer.GetMoves()) == 0 {
+	switch {
+	case err != nil:
+		return err
+	case c.format.data():
+		return c.printData(raw)
+	case len(answer.GetMoves()) == 0:
 		return c.result(raw, "balanced: nothing would move")
 	}
 	t := newTable(moveHeads...)
@@ -114,13 +116,6 @@ func (c *rebalanceCommand) plan(ctx context.Context) error {
 		note(c.notes, "and %d more", more)
 	}
 	return nil
-}
-
-func (c *rebalanceCommand) dataUnless(err error, raw []byte) error {
-	if err != nil {
-		return nil
-	}
-	return c.printData(raw)
 }
 
 func moveCells(m *controlpb.Move, asked string) []terminal.Cell {
