@@ -14,6 +14,7 @@ import (
 
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
+	"github.com/omnirelay/leadership/core/logpb"
 	"github.com/omnirelay/leadership/wire"
 )
 
@@ -129,6 +130,47 @@ func TestStreamIsSnapshotMarkEvents(t *testing.T) {
 			t.Errorf("the stream is not counted:\n%s", text)
 		}
 	}
+}
+
+// mesh writes one of each kind that is about no scope's leadership.
+func (st *site) mesh() {
+	st.node.Apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion}}})
+	st.node.Apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion,
+		Node: &logpb.Node{Name: "node-2", PeerAddress: "127.0.0.1:1"}}}})
+	st.node.Apply(&logpb.Command{Why: "kernel update", Actor: "ann", Kind: &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: "m", Cordoned: true}}},
+		&logpb.Command{Kind: &logpb.Command_ReportSplitBrain{ReportSplitBrain: &logpb.ReportSplitBrain{Reports: []*logpb.SplitBrain{
+			{Scope: "a", MemberId: "m", Fence: 7, Reason: core.SplitBrainTwoClaimants}, {MemberId: "gone", Reason: core.SplitBrainLeaderGone},
+		}}}},
+		&logpb.Command{Why: "more room", Kind: &logpb.Command_MoveRegistrar{MoveRegistrar: &logpb.MoveRegistrar{To: "node-2"}}})
+	st.node.Declare("last")
+}
+
+// A stream of all scopes tells of members and nodes, with who and why; a stream of one scope
+// tells what may be wrong with that scope, and nothing of members and nodes.
+func TestStreamsTellOfMembersAndNodes(t *testing.T) {
+	st := newSite(t)
+	st.node.Declare("a")
+	all, one := st.connect(http2, "", ""), st.connect(http2, "?scope=a", "")
+	all.want(t, "OBSERVED snapshot-end")
+	one.want(t, "OBSERVED snapshot-end")
+	st.mesh()
+	if e := all.next(); e.Kind != "MEMBER_CORDONED" || e.LeaderID != "m" || e.Scope != "" || e.Why != "kernel update" || e.Reason != "cordon" || e.Token != nil {
+		t.Errorf("cordoned: %+v", e)
+	}
+	for _, r := range []*reader{all, one} {
+		if e := r.next(); e.Kind != "SPLIT_BRAIN" || e.Scope != "a" || e.LeaderID != "m" || e.Reason != "two-claimants" || e.Token != nil || e.CorrelationID == "" {
+			t.Errorf("two claimants: %+v", e)
+		}
+	}
+	if e := all.next(); e.Kind != "SPLIT_BRAIN" || e.Scope != "" || e.LeaderID != "gone" || e.Reason != "leader-gone" {
+		t.Errorf("a leader gone: %+v", e)
+	}
+	if e := all.next(); e.Kind != "REGISTRAR_MOVED" || e.Subject != "node-2" || e.Why != "more room" {
+		t.Errorf("moved: %+v", e)
+	}
+	all.want(t, "SCOPE_DECLARED last")
+	st.node.Retire("a")
+	one.want(t, "SCOPE_RETIRED a")
 }
 
 func (st *site) scrape() string {

@@ -522,3 +522,32 @@ func TestEndStreamsEndsThem(t *testing.T) {
 		t.Error("ended as if there were nothing more")
 	}
 }
+
+// Over gRPC too a stream tells of members and nodes, and one of a scope of that scope only.
+func TestStreamsTellOfMembersAndNodes(t *testing.T) {
+	st := newSite(t)
+	st.node.declare("a")
+	all, one := st.subscribe(&controlpb.LeadershipSubscribeRequest{}), st.subscribe(&controlpb.LeadershipSubscribeRequest{Scope: "a"})
+	const mark = controlpb.LeadershipEventKind_LEADERSHIP_EVENT_KIND_OBSERVED
+	if a, b := all.next(), one.next(); a.Kind != mark || b.Kind != mark {
+		t.Fatalf("the streams began with %v, %v", a, b)
+	}
+	st.node.apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion}}})
+	st.node.apply(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: core.ProtocolVersion,
+		Node: &logpb.Node{Name: "node-2", PeerAddress: "127.0.0.1:1"}}}})
+	st.node.apply(&logpb.Command{Why: "kernel update", Kind: &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: "m", Cordoned: true}}})
+	st.node.apply(&logpb.Command{Why: "more room", Kind: &logpb.Command_MoveRegistrar{MoveRegistrar: &logpb.MoveRegistrar{To: "node-2"}}})
+	st.node.apply(&logpb.Command{Kind: &logpb.Command_ReportSplitBrain{ReportSplitBrain: &logpb.ReportSplitBrain{Reports: []*logpb.SplitBrain{
+		{Scope: "a", MemberId: "m", Fence: 7, Reason: core.SplitBrainTwoClaimants}}}}})
+	if e := all.next(); e.Kind != controlpb.LeadershipEventKind_LEADERSHIP_EVENT_KIND_MEMBER_CORDONED || e.LeaderId != "m" || e.Why != "kernel update" {
+		t.Errorf("cordoned: %v", e)
+	}
+	if e := all.next(); e.Kind != controlpb.LeadershipEventKind_LEADERSHIP_EVENT_KIND_REGISTRAR_MOVED || e.Subject != "node-2" || e.Why != "more room" {
+		t.Errorf("moved: %v", e)
+	}
+	for _, r := range []*events{all, one} {
+		if e := r.next(); e.Kind != controlpb.LeadershipEventKind_LEADERSHIP_EVENT_KIND_SPLIT_BRAIN || e.Scope != "a" || e.LeaderId != "m" || e.Token != nil {
+			t.Errorf("two claimants: %v", e)
+		}
+	}
+}

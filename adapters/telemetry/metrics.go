@@ -29,12 +29,12 @@ var protocols = []string{"HTTP/1.1", "HTTP/2.0", "HTTP/3.0"}
 // Why mesh_leadership_split_brain_total counts. The first three are what the registrar
 // found by comparing claims and gossip with the log; the others must never happen.
 const (
-	SplitTwoClaimants    = "two-claimants"     // a second member believes that it leads
-	SplitUnknownClaimant = "unknown-claimant"  // a member believes in a leadership that the log does not know, or has ended
-	SplitLeaderGone      = "leader-gone"       // gossip says that a leader is gone while its lease lives
-	SplitElectedWhileLed = "elected-while-led" // a scope got a leader before the last leadership had ended
-	SplitFenceNotRaised  = "fence-not-raised"  // a scope was led with a fence not above an earlier one
-	SplitStaleEffect     = "stale-effect"      // a resource refused an action of a leader that had been replaced
+	SplitTwoClaimants    = core.SplitBrainTwoClaimants    // a second member believes that it leads
+	SplitUnknownClaimant = core.SplitBrainUnknownClaimant // a member believes in a leadership that the log does not know, or has ended
+	SplitLeaderGone      = core.SplitBrainLeaderGone      // gossip says that a leader is gone while its lease lives
+	SplitElectedWhileLed = "elected-while-led"            // a scope got a leader before the last leadership had ended
+	SplitFenceNotRaised  = "fence-not-raised"             // a scope was led with a fence not above an earlier one
+	SplitStaleEffect     = "stale-effect"                 // a resource refused an action of a leader that had been replaced
 )
 
 // splitReasons are the values of the label reason.
