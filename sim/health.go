@@ -96,11 +96,30 @@ func majoritiesOf(replicas, members, least int) []majority {
 // majoritiesAmong are the sets of replicas that can decide: more than half of the voters,
 // and of those of before while two majorities are needed.
 func majoritiesAmong(replicas int, log *core.LogMembers, members int) []majority {
-	voters, outgoing := setOf(log.Voters), setOf(log.Outgoing)
-	decides := func(set, of uint) bool { return of == 0 || 2*bits.OnesCount(set&of) > bits.OnesCount(of) }
+	all := setOf(log.Voters) | setOf(log.Outgoing)
 	return slices.DeleteFunc(majoritiesOf(replicas, members, 1), func(m majority) bool {
-		return m.set&^(voters|outgoing) != 0 || !decides(m.set, voters) || !decides(m.set, outgoing)
+		return m.set&^all != 0 || !decides(m.set, log)
 	})
+}
+
+// decides reports whether a set of replicas is enough for the members of a log.
+func decides(set uint, log *core.LogMembers) bool {
+	enough := func(of uint) bool { return of == 0 || 2*bits.OnesCount(set&of) > bits.OnesCount(of) }
+	return enough(setOf(log.Voters)) && enough(setOf(log.Outgoing))
+}
+
+// decidesForAll reports whether a set is enough also for those in it that have not heard of
+// the latest change of the members.
+func (w *World) decidesForAll(set uint) bool {
+	for i, r := range w.replicas {
+		if set&(1<<i) == 0 || r.core == nil {
+			continue
+		}
+		if log := r.core.Members(); !decides(set, &log) {
+			return false
+		}
+	}
+	return true
 }
 
 func setOf(nodes []core.NodeID) (set uint) {
@@ -129,7 +148,7 @@ func since(had, now int64, holds bool) int64 {
 }
 
 func (w *World) majorityHealthy(set uint) bool {
-	if w.network.storms > 0 || w.store != nil && !w.storeHealthy(set) {
+	if w.network.storms > 0 || w.store != nil && !w.storeHealthy(set) || w.scenario.Spares > 0 && !w.decidesForAll(set) {
 		return false
 	}
 	for i, a := range w.replicas {
