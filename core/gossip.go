@@ -181,9 +181,6 @@ func (r *Replica) nodeUnreachable(n NodeID) {
 
 // claimed takes what a session claims by a keepalive.
 func (r *Replica) claimed(k *KeepaliveForward) {
-	if len(k.Claims) == 0 {
-		return
-	}
 	claims := saneClaims(k.Claims)
 	if s := r.registry.sessions[k.Session]; s != nil {
 		r.claims.hear(r.now, r.registry, s.member, claims, durationOf(s.ttl))

@@ -255,14 +255,14 @@ func TestALiarIsBounded(t *testing.T) {
 		for j := range 2 * MaxClaims {
 			claims = append(claims, Claim{Scope: fmt.Sprintf("liar/%d", j), Fence: uint64(1000 + i/20)})
 		}
-		r.gossip(GossipNews{MemberID: "m1", Health: HealthAlive, Claims: claims, ClaimsFor: time.Hour})
+		r.gossip(GossipNews{MemberID: "liar", Health: HealthAlive, Claims: claims, ClaimsFor: time.Hour})
 		r.gossip(GossipNews{MemberID: fmt.Sprintf("nobody-%d", i), Health: Health(i % 7), Unsupported: i%2 == 0, Claims: []Claim{{Scope: "//", Fence: 1}, {Scope: "a", Fence: 0}}, ClaimsFor: time.Hour})
 		b.run(100 * time.Millisecond)
 	}
 	if n := b.recorded(since, EventSplitBrain, ""); n < 1 || n > claimantBurst+2 {
 		t.Errorf("%d reports of one liar", n)
 	}
-	if n := len(r.replica.claims.members["m1"].claims); n > MaxMemberClaims {
+	if n := len(r.replica.claims.members["liar"].claims); n > MaxMemberClaims {
 		t.Errorf("%d claims kept of one member", n)
 	}
 	for i := range 3 * MaxGossipMembers {

@@ -21,8 +21,8 @@ import (
 //     longer than the claim could live;
 //   - run out, or of a fence that the log does not know: late news, or a log that is
 //     behind, unless it is repeated after an election timeout;
-//   - taken away on suspicion, with failover fast: the holder may well believe, and the
-//     claim counts at once.
+//   - taken away on suspicion, with failover fast: the holder may well believe, and what it
+//     said before counts, unless its next keepalive says that it knows.
 //
 // Every replica keeps what it hears; only the registrar reports.
 type splitBrain struct {
@@ -105,13 +105,18 @@ func (d *splitBrain) weighAll(now Time, g *Registry) {
 	}
 }
 
-// hear takes what a member claims, for as long as it may believe it.
+// hear takes what a member claims, for as long as it may believe it. Fewer than MaxClaims
+// are all that it claims, unless two processes go by its name.
 func (d *splitBrain) hear(now Time, g *Registry, member string, claims []Claim, life time.Duration) {
-	if len(claims) == 0 || life <= 0 {
+	if life <= 0 {
 		return
 	}
 	life = min(life, MaxTTL)
-	for _, c := range claims[:min(len(claims), MaxClaims)] {
+	claims = claims[:min(len(claims), MaxClaims)]
+	if m := d.members[member]; m != nil && len(claims) < MaxClaims && g.LiveSessions(member) < 2 {
+		d.withdraw(m, claims)
+	}
+	for _, c := range claims {
 		if h := d.heard(now, member, c); h != nil {
 			if h.until <= now {
 				d.agree(h) // the former word has run out: this is no repetition of it
@@ -123,6 +128,17 @@ func (d *splitBrain) hear(now Time, g *Registry, member string, claims []Claim, 
 			}
 		}
 	}
+}
+
+// withdraw drops what a member claims no more.
+func (d *splitBrain) withdraw(m *claimant, all []Claim) {
+	m.claims = slices.DeleteFunc(m.claims, func(h *heardClaim) bool {
+		if slices.Contains(all, h.Claim) {
+			return false
+		}
+		d.drop(h)
+		return true
+	})
 }
 
 // heard finds or makes the place of a claim; nil when there is none left.
@@ -291,7 +307,7 @@ func (d *splitBrain) judge(now Time, g *Registry, h *heardClaim) (reason string,
 	repeated := d.persist
 	switch {
 	case h.end == endSuspected && reason == SplitBrainTwoClaimants:
-		return reason, h.wrongSince
+		return reason, h.wrongSince.Add(nextWord(g, h.member))
 	case h.end == endSuspected:
 		return reason, h.wrongSince.Add(d.persist) // the successor's first claim is on its way
 	case h.end == endGivenUp:
@@ -301,6 +317,16 @@ func (d *splitBrain) judge(now Time, g *Registry, h *heardClaim) (reason string,
 		return "", Never
 	}
 	return reason, h.heardAt
+}
+
+// nextWord is by when a member that is in reach has sent a keepalive, with what it claims by
+// then.
+func nextWord(g *Registry, member string) (wait time.Duration) {
+	for _, id := range g.sessionsOf(member) {
+		ttl := durationOf(g.sessions[id].ttl)
+		wait = max(wait, KeepaliveInterval(ttl)+suspicionGrace(ttl))
+	}
+	return wait
 }
 
 // leaderClaims reports whether the leader in the log is heard to claim the scope as well.

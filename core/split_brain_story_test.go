@@ -63,7 +63,7 @@ func (s *claimStory) moment(line string) {
 	case "hear":
 		s.hear(l)
 	case "until":
-		for end := storyTime(s.t, l.at(0)); s.now <= end; s.now = s.now.Add(100 * time.Millisecond) {
+		for end := storyTime(s.t, l.at(0)); s.now < end; s.now = s.now.Add(100 * time.Millisecond) {
 			s.look()
 		}
 	case "office":
@@ -93,6 +93,7 @@ func (s *claimStory) hear(l storyLine) {
 		s.d.hear(s.now, s.g, l.at(0), claims, l.dur("for", DefaultTTL))
 		s.look()
 	}
+	s.now = s.now.Add(-every)
 }
 
 // look has everything reported that is due, and applied.
