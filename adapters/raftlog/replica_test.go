@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -20,6 +21,7 @@ type world struct {
 	drive   *core.Drive
 	inbox   []core.Input
 	done    map[uint64]*core.Result
+	joins   bool
 }
 
 type network struct {
@@ -57,7 +59,7 @@ func (w *world) start() {
 	w.log = log
 	w.net.t.Cleanup(func() { _ = log.Close() })
 	w.replica, err = core.NewReplica(core.Config{
-		ID: w.id, Voters: []core.NodeID{1, 2, 3}, ClusterID: "mesh.test", Seed: uint64(w.net.now) + uint64(w.id), SnapshotEntries: 10,
+		ID: w.id, Voters: []core.NodeID{1, 2, 3}, Join: w.joins, Addresses: core.NodeAddresses{Peer: fmt.Sprintf("127.0.0.1:%d", w.id)}, ClusterID: "mesh.test", Seed: uint64(w.net.now) + uint64(w.id), SnapshotEntries: 10,
 	}, boot, w.net.now)
 	if err != nil {
 		w.net.t.Fatalf("node %d: %v", w.id, err)
@@ -76,7 +78,9 @@ func (n *network) run(d time.Duration) {
 			if w.drive == nil || (len(w.inbox) == 0 && w.drive.Deadline() > n.now) {
 				continue
 			}
-			if err := w.drive.Turn(); err != nil {
+			if err := w.drive.Turn(); errors.Is(err, core.ErrRemoved) {
+				w.stop()
+			} else if err != nil {
 				n.t.Fatalf("node %d: %v", w.id, err)
 			}
 		}
