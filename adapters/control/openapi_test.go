@@ -2,13 +2,17 @@ package control
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/omnirelay/leadership/core"
 	"github.com/omnirelay/leadership/docs"
+	"github.com/omnirelay/leadership/wire"
 )
 
 // described is what a test needs of docs/openapi.json.
@@ -140,6 +144,24 @@ func TestTheDescriptionHolds(t *testing.T) {
 			if strings.HasSuffix(field.Kind().String(), "64") && p["type"] != "integer" {
 				t.Errorf("%s is described as %v, and written as a number", field.FullName(), p["type"])
 			}
+		}
+	}
+}
+
+// An event is described as it is written: with every field and every kind that there is.
+func TestEventsAreDescribed(t *testing.T) {
+	event, _ := openAPIDocument(t).Components.Schemas["LeadershipEvent"].(map[string]any)
+	properties, _ := event["properties"].(map[string]any)
+	for field := range reflect.TypeFor[wire.Event]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if properties[name] == nil {
+			t.Errorf("%s is not described", name)
+		}
+	}
+	kinds := fmt.Sprint(properties["kind"])
+	for kind := core.EventSnapshot; (wire.Event{Kind: kind.String()}).Known(); kind++ {
+		if !strings.Contains(kinds, kind.String()) {
+			t.Errorf("%s is not described", kind)
 		}
 	}
 }

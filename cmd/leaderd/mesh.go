@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"time"
 
 	"github.com/omnirelay/leadership/adapters/api"
 	"github.com/omnirelay/leadership/adapters/config"
@@ -13,6 +14,9 @@ func (n *node) meshPeers() []api.Peer {
 	known := n.gossipPeers()
 	peers := make([]api.Peer, 0, len(known))
 	for _, p := range known {
+		if p.ID == n.config.NodeID {
+			p.LastSeen = time.Now() // nobody tells it of itself
+		}
 		peers = append(peers, api.Peer{
 			ID: p.ID, Status: string(p.Status), Role: p.Role, ClusterID: p.ClusterID, Region: p.Region, MeshVersion: p.MeshVersion,
 			HTTP3: p.HTTP3, Labels: p.Labels, Address: p.Address, LastSeen: p.LastSeen,
