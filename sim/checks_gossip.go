@@ -71,7 +71,13 @@ func (c *checks) claimsHeard(r *replica, m *member, claims []core.Claim, life ti
 	for _, claim := range claims {
 		leader, led := c.reference.leaders[claim.Scope]
 		if led && leader.Fence > claim.Fence && c.suspected[claim.Fence] {
-			c.splitBrain.Heard(w.now, w.health.officeSince, m.member, claim)
+			// One that has been told meanwhile has taken its word back.
+			office, life := w.health.officeSince, m.incarnation
+			w.after(core.DefaultElectionTimeout, func() {
+				if t, ok := m.believes(claim.Scope); ok && t.Fence == claim.Fence && m.incarnation == life && w.officeSince() == office {
+					c.splitBrain.Heard(w.now, office, m.member, claim)
+				}
+			})
 		}
 	}
 }

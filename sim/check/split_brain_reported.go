@@ -32,7 +32,7 @@ func NewSplitBrainReported(report Report, within time.Duration) *SplitBrainRepor
 }
 
 // Heard tells that an untouched registrar, in office since then, heard a claim that the log
-// took away on suspicion, and that will live for at least as long as the registrar waits.
+// took away on suspicion, and that the member goes on to believe.
 func (c *SplitBrainReported) Heard(at, office int64, member string, claim core.Claim) {
 	k := claimant{member, claim.Scope, claim.Fence}
 	x := c.claims[k]
