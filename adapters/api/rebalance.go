@@ -118,8 +118,8 @@ func (b *balancing) ask(ctx context.Context, answer *controlpb.RebalanceResponse
 		})
 	}
 	wait.Wait()
-	answer.Revision = max(answer.Revision, slices.Max(append(revisions, 0)))
 	for i, m := range answer.Moves {
+		answer.Revision = max(answer.Revision, revisions[i])
 		code, final := finalCode(failed[i])
 		if !final {
 			return failed[i]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -124,7 +125,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 		_ = st.transfer(t.Context(), st.reader())
 	}
 	w := httptest.NewRecorder()
-	st.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	st.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, reason := range []string{"unauthenticated", "forbidden", "rate", "busy"} {
 		if line := `mesh_leadership_requests_refused_total{api="grpc",reason="` + reason + `"} 1`; !strings.Contains(w.Body.String(), line+"\n") {
 			t.Errorf("no line %s", line)
