@@ -50,6 +50,19 @@ func TestExampleIsValidAndShowsTheDefaults(t *testing.T) {
 	}
 }
 
+func TestJoinNeedsSomebodyToJoin(t *testing.T) {
+	const both = "    join: true\n    peers:\n      - {id: node-1, address: \"127.0.0.1:7413\"}\n      - {id: node-2, address: \"127.0.0.1:7423\"}\n"
+	if c, problems := load(least + both); problems != "" || !c.Join {
+		t.Errorf("%s", problems)
+	}
+	if _, problems := load(least + "    join: true\n"); !strings.Contains(problems, "mesh.leadership.join: there is nobody to join") {
+		t.Errorf("%q", problems)
+	}
+	if _, problems := load(least + both + "    registry: {store: redis, redis: {address: \"127.0.0.1:6379\"}}\n"); !strings.Contains(problems, "mesh.leadership.join: is for a registry that the nodes keep themselves") {
+		t.Errorf("%q", problems)
+	}
+}
+
 func TestLeastConfigurationDerives(t *testing.T) {
 	c, problems := load(least + "    leaseDuration: 3s\n    maxElectionWindow: 6s\n")
 	if problems != "" {

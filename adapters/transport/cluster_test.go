@@ -37,6 +37,8 @@ type testNode struct {
 	served      chan struct{}
 	inbox       chan core.Message
 	unreachable chan core.NodeID
+	name        string        // in its certificate, where it is not nameOf its id
+	removed     chan struct{} // it was told that it was removed
 	log         log
 }
 
