@@ -78,6 +78,9 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&r.isolation, "isolation", string(supervisor.Auto), "what holds CMD's descendants together: auto, pidns, cgroup or none; see docs/mesh-run.md")
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "say on standard error what happens to the session")
 	r.candidate.flags(cmd)
+	complete(cmd, "scope", func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return (&asker{clusterPath: r.clusterPath, timeout: completeWithin}).completeScopes(cmd, args, typed)
+	})
 	complete(cmd, "isolation", cobra.FixedCompletions([]string{"auto", "pidns", "cgroup", "none"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

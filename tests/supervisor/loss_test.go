@@ -42,6 +42,9 @@ const (
 // stubborn are commands that ignore SIGTERM and leave daemons in sessions of their own.
 var stubborn = []string{traitDeaf, traitDaemons}
 
+// partitionsAndPauses is how many of losses are such: the first.
+const partitionsAndPauses = 6
+
 var losses = []loss{
 	{name: "the network is cut", strike: (*runner).cut, code: lost},
 	{name: "the supervisor is stopped", strike: func(r *runner) { stop(r.cmd.Process.Pid) }, mend: (*runner).proceed, code: lost},
@@ -121,18 +124,20 @@ func (f *field) gap(before, after uint64) time.Duration {
 }
 
 // TestNothingOutlivesTheLease loses leadership in every way to a successor that waits;
-// with LEADERSHIP_CHAOS fifty times, on three nodes.
+// with LEADERSHIP_CHAOS fifty times by partitions and pauses, on three nodes.
 func TestNothingOutlivesTheLease(t *testing.T) {
-	nodes, rounds := 1, len(losses)
+	nodes, rounds := 1, losses
 	if os.Getenv("LEADERSHIP_CHAOS") != "" {
-		nodes, rounds = 3, 50
+		nodes = 3
+		for i := range 50 - partitionsAndPauses {
+			rounds = append(rounds[:len(rounds):len(rounds)], losses[i%partitionsAndPauses])
+		}
 	}
 	f := newField(t, nodes)
 	r := f.run(settings{}, stubborn...)
 	reign := f.ledger.awaitReign(0, patience, actorMain, actorDaemon)
 	gaps := map[string][]time.Duration{}
-	for i := range rounds {
-		l := losses[i%len(losses)]
+	for _, l := range rounds {
 		l.traits = stubborn
 		var outcome round
 		outcome, r, reign = f.lose(l, r, reign)
@@ -140,11 +145,14 @@ func TestNothingOutlivesTheLease(t *testing.T) {
 		f.ledger.awaitReign(reign.fence-1, patience, actorMain, actorDaemon)
 	}
 	var all []time.Duration
-	for _, l := range losses {
+	for i, l := range losses {
 		t.Logf("nobody acted when %s: %v", l.name, gaps[l.name])
-		all = append(all, gaps[l.name]...)
+		if i < partitionsAndPauses {
+			all = append(all, gaps[l.name]...)
+		}
 	}
-	t.Logf("FIGURE mesh run: overlaps in %d losses of leadership at a TTL of %v: 0; shortest time between the last effect of a command and its successor's first: %v, longest: %v",
+	// An overlap would have failed the test.
+	t.Logf("FIGURE mesh run: no overlap in %d partitions and pauses at a TTL of %v; between the last effect of a command and its successor's first: %v to %v",
 		len(all), ttl, slices.Min(all).Round(time.Millisecond), slices.Max(all).Round(time.Millisecond))
 }
 
