@@ -98,6 +98,9 @@ func TestSplitBrainsAreSeen(t *testing.T) {
 	}
 }
 
+// adviceVersion is the version of the log since which it takes advice from gossip.
+const adviceVersion = 3
+
 const longLeaseTTL = 20 * time.Second
 
 // soonDead lets gossip declare a member dead after a second or two.
@@ -115,13 +118,17 @@ func allReady(c *harness.Cluster) error {
 	return nil
 }
 
-// awaitGossip waits until every node's gossip sees all alive.
+// awaitGossip waits until every node's gossip sees all alive, and the registry goes by
+// it: that needs a version of the log that each node was heard to understand.
 func awaitGossip(t *testing.T, c *harness.Cluster) {
 	t.Helper()
 	harness.Await(t, 10*time.Second, "all nodes alive in everybody's gossip", func() error {
 		for _, n := range c.Nodes {
 			if alive := metricOf(t, n, `mesh_gossip_members{status="alive"}`); alive != float64(len(c.Nodes)) {
 				return fmt.Errorf("%s sees %v alive", n.ID, alive)
+			}
+			if version := metricOf(t, n, "mesh_leadership_protocol_version"); version < adviceVersion {
+				return fmt.Errorf("%s has the log in version %v", n.ID, version)
 			}
 		}
 		return nil
