@@ -295,8 +295,10 @@ func TestRegistryCommands(t *testing.T) {
 	wantField(t, "declare", err, "scopes")
 	_, err = RetireScopesCommand(&controlpb.RetireScopesRequest{})
 	wantField(t, "retire", err, "scopes")
-	_, err = CordonCommand(&controlpb.CordonRequest{RequestId: "\n"})
+	_, err = CordonCommand(&controlpb.CordonRequest{RequestId: "\n", MemberId: "m"})
 	wantField(t, "cordon", err, "requestId")
+	_, err = CordonCommand(&controlpb.CordonRequest{RequestId: "\n"})
+	wantField(t, "cordon", err, "memberId")
 }
 
 func TestRegistryProto(t *testing.T) {
