@@ -131,7 +131,7 @@ func (g *Registry) canMove(sc *scope, order []SessionID) bool {
 	}
 	for _, id := range order {
 		s := g.sessions[id]
-		if s.member != sc.leader.member && !s.noted && sc.resignedBy != s.id && g.eligible(s, sc) {
+		if s.member != sc.leader.member && !s.noted && g.eligible(s, sc) {
 			return true
 		}
 	}

@@ -121,6 +121,10 @@ func (g *Registry) transfer(c *logpb.Transfer, result *Result) *Error {
 	if sc.leader.member == c.ToMember {
 		return nil
 	}
+	if c.Reason == AskDrain && (!g.draining[sc.leader.member] || sc.ask != nil) {
+		// The cordon was lifted, or somebody asked for it otherwise, while this was on its way.
+		return refuse(CodeConflict, "scope %q is not to be drained, or is asked for already", c.Scope)
+	}
 	g.askHolder(sc, c.Reason, c.ToMember)
 	return nil
 }

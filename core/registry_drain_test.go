@@ -1,0 +1,144 @@
+package core
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/omnirelay/leadership/core/logpb"
+)
+
+// drainBench is a registry whose commands are applied one by one.
+type drainBench struct {
+	t *testing.T
+	g *Registry
+	n int
+}
+
+func newDrainBench(t *testing.T) *drainBench {
+	b := &drainBench{t: t, g: NewRegistry(0)}
+	b.do(&logpb.Command{Kind: &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "c", Voters: []uint64{1}}}})
+	b.do(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: ProtocolVersion}}})
+	return b
+}
+
+func (b *drainBench) do(c *logpb.Command) *Result {
+	b.t.Helper()
+	b.n++
+	c.RequestId, c.Base = fmt.Sprint("r", b.n), b.g.Revision()
+	out, err := b.g.Apply(b.g.Revision()+1, 1, mustMarshal(b.t, &logpb.Entry{Commands: []*logpb.Command{c}}))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out.Results[0]
+}
+
+func (b *drainBench) open(member string) SessionID {
+	return SessionID(b.do(&logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
+		MemberId: member, Weight: 1, TtlNs: int64(time.Second), Stands: []*logpb.Stand{{Selector: &logpb.Selector{}}},
+	}}}).Session)
+}
+
+func (b *drainBench) declare(ids ...string) {
+	d := &logpb.DeclareScopes{}
+	for _, id := range ids {
+		d.Scopes = append(d.Scopes, &logpb.ScopeSpec{Id: id})
+	}
+	c := &logpb.Command{Kind: &logpb.Command_DeclareScopes{DeclareScopes: d}}
+	if err := CompleteCommand(c); err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(c)
+}
+
+func (b *drainBench) cordon(member string, on bool) {
+	b.do(&logpb.Command{Kind: &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: member, Cordoned: on, Drain: on}}})
+}
+
+func (b *drainBench) transfer(t *logpb.Transfer) *Result {
+	return b.do(&logpb.Command{Kind: &logpb.Command_Transfer{Transfer: t}})
+}
+
+// resign lets the holder give a scope up.
+func (b *drainBench) resign(scope string) {
+	token, _ := b.g.Token(scope)
+	b.do(&logpb.Command{Kind: &logpb.Command_Resign{Resign: &logpb.Resign{Session: uint64(token.Session), Scope: scope, Fence: token.Fence}}})
+}
+
+func (b *drainBench) asked() (scopes []string) {
+	for _, s := range b.g.Scopes() {
+		if s.Ask != nil {
+			scopes = append(scopes, s.Spec.Id)
+		}
+	}
+	return scopes
+}
+
+// A drain of thousands asks for a slice at a time, and for the next as the earlier ones
+// are given up, in the same entry; also after a restart from a snapshot.
+func TestADrainAsksInSlices(t *testing.T) {
+	b := newDrainBench(t)
+	b.open("a")
+	var ids []string
+	for i := range 300 {
+		ids = append(ids, fmt.Sprintf("s%03d", i))
+	}
+	b.declare(ids...)
+	b.open("b")
+	b.cordon("a", true)
+	for round := 0; b.g.Member("a").Leads > 0; round++ {
+		asked := b.asked()
+		if len(asked) == 0 || len(asked) > drainSlice {
+			t.Fatalf("after %d hand-overs %d scopes are asked for, want 1 to %d; a leads %d", round, len(asked), drainSlice, b.g.Member("a").Leads)
+		}
+		if round == 100 {
+			g, err := Restore(b.g.Snapshot(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.g = g
+		}
+		b.resign(asked[len(asked)/2])
+	}
+	if asked := b.asked(); len(asked) > 0 || b.g.Member("b").Leads != 300 {
+		t.Errorf("b leads %d of 300, asked for are %v", b.g.Member("b").Leads, asked)
+	}
+}
+
+// Who resigned a scope once, and still stands for it, can lead it again.
+func TestADrainMovesToWhoResignedBefore(t *testing.T) {
+	b := newDrainBench(t)
+	b.open("b")
+	b.declare("s")
+	b.open("a")
+	b.resign("s")
+	b.cordon("a", true)
+	if m := b.g.Member("a"); m.Stuck != 0 || len(b.asked()) != 1 {
+		t.Errorf("a drain of a: %+v, asked for %v", m, b.asked())
+	}
+}
+
+// What a drain asks for late counts neither after the cordon was lifted, nor over what an
+// operator has asked for meanwhile.
+func TestALateDrainIsRefused(t *testing.T) {
+	for _, lifted := range []bool{true, false} {
+		b := newDrainBench(t)
+		b.open("a")
+		b.declare("s")
+		b.cordon("a", true) // alone: not asked for yet
+		b.open("b")
+		late := b.g.PlanDrains(1)[0]
+		if lifted {
+			b.cordon("a", false)
+		} else {
+			b.transfer(&logpb.Transfer{Scope: "s", ToMember: "b", Reason: AskTransfer})
+		}
+		r := b.transfer(&logpb.Transfer{Scope: "s", Fence: late.Fence, Reason: AskDrain})
+		if Code(r.Code) != CodeConflict {
+			t.Errorf("lifted %v: %+v", lifted, r)
+		}
+		if s, _ := b.g.Scope("s"); lifted != (s.Ask == nil) || (s.Ask != nil && s.Ask.Reason != AskTransfer) {
+			t.Errorf("lifted %v: asked %+v", lifted, s.Ask)
+		}
+	}
+}
