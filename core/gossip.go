@@ -183,7 +183,7 @@ func (r *Replica) nodeUnreachable(n NodeID) {
 func (r *Replica) claimed(k *KeepaliveForward) {
 	claims := saneClaims(k.Claims)
 	if s := r.registry.sessions[k.Session]; s != nil {
-		r.claims.hear(r.now, r.registry, s.member, claims, durationOf(s.ttl))
+		r.claims.hearItself(r.now, r.registry, s.member, claims, durationOf(s.ttl))
 		return
 	}
 	if member := r.claims.former.memberOf(k.Session, claims); member != "" {

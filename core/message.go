@@ -41,9 +41,9 @@ type GossipNews struct {
 	Health   Health
 	// Unsupported: it runs a version that this mesh does not work with.
 	Unsupported bool
-	// Claims are all that the member is heard to claim, unless ClaimsFor is 0: then this
-	// news tells nothing of claims. ClaimsFor is how long, from the arrival of the news,
-	// the member may believe in them without a further word.
+	// Claims are what the member is heard to claim, at most MaxClaims. ClaimsFor is how long,
+	// from the arrival of the news, the member may believe in them without a further word;
+	// 0: this news tells nothing of claims.
 	Claims    []Claim
 	ClaimsFor time.Duration
 }

@@ -105,18 +105,23 @@ func (d *splitBrain) weighAll(now Time, g *Registry) {
 	}
 }
 
-// hear takes what a member claims, for as long as it may believe it. Fewer than MaxClaims
-// are all that it claims, unless two processes go by its name.
+// hearItself takes what a member claims by a keepalive. Fewer than MaxClaims are all that it
+// claims, unless two processes go by its name. What gossip says may be late: by that
+// nothing is withdrawn.
+func (d *splitBrain) hearItself(now Time, g *Registry, member string, claims []Claim, life time.Duration) {
+	if m := d.members[member]; m != nil && len(claims) < MaxClaims && g.LiveSessions(member) < 2 {
+		d.withdraw(m, claims)
+	}
+	d.hear(now, g, member, claims, life)
+}
+
+// hear takes what a member is heard to claim, for as long as it may believe it.
 func (d *splitBrain) hear(now Time, g *Registry, member string, claims []Claim, life time.Duration) {
 	if life <= 0 {
 		return
 	}
 	life = min(life, MaxTTL)
-	claims = claims[:min(len(claims), MaxClaims)]
-	if m := d.members[member]; m != nil && len(claims) < MaxClaims && g.LiveSessions(member) < 2 {
-		d.withdraw(m, claims)
-	}
-	for _, c := range claims {
+	for _, c := range claims[:min(len(claims), MaxClaims)] {
 		if h := d.heard(now, member, c); h != nil {
 			if h.until <= now {
 				d.agree(h) // the former word has run out: this is no repetition of it

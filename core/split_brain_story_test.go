@@ -18,7 +18,7 @@ import (
 // its clock:
 //
 //	TIME registry COMMAND                an entry is applied (see storyCommands)
-//	TIME hear MEMBER SCOPE:FENCE... [for=D] [every=D until=TIME]
+//	TIME hear MEMBER SCOPE:FENCE... [for=D] [gossip=1] [every=D until=TIME]
 //	TIME until TIME                      it looks at each of its deadlines, or every 100ms
 //	TIME office                          it became registrar
 func TestClaimStories(t *testing.T) {
@@ -90,7 +90,11 @@ func (s *claimStory) hear(l storyLine) {
 		end = storyTime(s.t, until)
 	}
 	for ; s.now <= end; s.now = s.now.Add(every) {
-		s.d.hear(s.now, s.g, l.at(0), claims, l.dur("for", DefaultTTL))
+		if l.num("gossip", 0) == 1 {
+			s.d.hear(s.now, s.g, l.at(0), claims, l.dur("for", DefaultTTL))
+		} else {
+			s.d.hearItself(s.now, s.g, l.at(0), claims, l.dur("for", DefaultTTL))
+		}
 		s.look()
 	}
 	s.now = s.now.Add(-every)
