@@ -130,6 +130,7 @@ var coreImports = map[string]string{
 	"unicode/utf8":    "checking names",
 
 	"go.etcd.io/raft/v3":                              "RawNode: messages in, Ready out, no goroutine",
+	"go.etcd.io/raft/v3/confchange":                   "reading changes of the voters out of a log that no raft runs on",
 	"go.etcd.io/raft/v3/raftpb":                       "what raft persists and sends",
 	"go.etcd.io/raft/v3/tracker":                      "reading how far the followers are",
 	"google.golang.org/protobuf/encoding/protowire":   "finding fields this version does not know",

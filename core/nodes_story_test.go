@@ -219,6 +219,29 @@ func (s *nodeStory) nodeRecords() string {
 	return strings.Join(lines, "\n")
 }
 
+// What the registry is by a log alone, changes of its members among the entries, is what
+// the replica had made of it.
+func TestARaftLogWithChangesOfNodesIsRead(t *testing.T) {
+	s := newNodeStory(t, 3, 10_000)
+	s.run(3 * time.Second)
+	for _, n := range s.nodes {
+		n.mayHalt = true
+	}
+	for _, line := range []string{"boot n4", "add n4", "settle", "boot n5", "replace n1 n5", "settle", "remove n2", "settle"} {
+		s.play(parseStoryLine(t, line))
+	}
+	n := s.registrar()
+	boot := n.log.boot
+	boot.Snapshot = nil
+	g, _, index, err := ReadRaftLog(boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index != n.replica.Registry().Revision() || g.Hash() != n.replica.Registry().Hash() || g.ChangingVoters() {
+		t.Errorf("read up to %d with the voters %v, want %d with %v", index, g.Voters(), n.replica.Registry().Revision(), n.replica.Registry().Voters())
+	}
+}
+
 func TestNodeStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/nodes", func(t *testing.T, path string) {
 		var s *nodeStory

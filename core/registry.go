@@ -66,6 +66,7 @@ type Registry struct {
 
 	plantWall  int64 // a replica's own clock
 	plantTwice bool
+	outgoing   bool // see ChangingVoters; not part of the state
 
 	// Of the entry being applied.
 	entry   *logpb.Entry

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/omnirelay/leadership/core/logpb"
@@ -175,14 +177,57 @@ func ReadRaftLog(boot Boot) (g *Registry, lastTerm, lastIndex uint64, err error)
 		}
 	}
 	lastTerm, lastIndex = boot.Snapshot.GetMetadata().GetTerm(), boot.Snapshot.GetMetadata().GetIndex()
+	members := boot.Snapshot.GetMetadata().GetConfState()
 	for _, e := range boot.Entries {
 		if e.GetIndex() <= lastIndex {
 			continue
 		}
-		if _, err := g.Apply(e.GetIndex(), e.GetTerm(), e.GetData()); err != nil {
+		if members.GetVoters() == nil && len(g.voters) > 0 { // the log began without a snapshot
+			members = FirstRaftSnapshot(g.voters, firstIndex, nil).GetMetadata().GetConfState()
+		}
+		if e.GetType() == raftpb.EntryConfChangeV2 {
+			members, err = g.readChange(members, e)
+		} else {
+			_, err = g.Apply(e.GetIndex(), e.GetTerm(), e.GetData())
+		}
+		if err != nil {
 			return nil, 0, 0, fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 		lastTerm, lastIndex = e.GetTerm(), e.GetIndex()
 	}
 	return g, lastTerm, lastIndex, nil
 }
+
+// readChange applies an entry that changes the members of a raft log, where no raft runs.
+func (g *Registry) readChange(members *raftpb.ConfState, e *raftpb.Entry) (*raftpb.ConfState, error) {
+	change := &raftpb.ConfChangeV2{}
+	if err := proto.Unmarshal(e.GetData(), change); err != nil {
+		return nil, err
+	}
+	made := tracker.MakeProgressTracker(1, 0)
+	config, progress, err := confchange.Restore(confchange.Changer{Tracker: made}, raftpb.EnsureConfState(members))
+	if err != nil {
+		return nil, err
+	}
+	made.Config, made.Progress = config, progress
+	changer := confchange.Changer{Tracker: made}
+	if change.LeaveJoint() {
+		config, _, err = changer.LeaveJoint()
+	} else if autoLeave, joint := change.EnterJoint(); joint {
+		config, _, err = changer.EnterJoint(autoLeave, change.GetChanges()...)
+	} else {
+		config, _, err = changer.Simple(change.GetChanges()...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	made.Config = config
+	members = made.ConfState()
+	_, err = g.ApplyMembers(e.GetIndex(), change.GetContext(), membersOf(members))
+	g.outgoing = len(members.GetVotersOutgoing()) > 0
+	return members, err
+}
+
+// ChangingVoters reports whether the log that the registry was read from is amid a step in
+// which two majorities decide.
+func (g *Registry) ChangingVoters() bool { return g.outgoing }

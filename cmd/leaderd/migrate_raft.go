@@ -59,7 +59,11 @@ func newRaftSource(configs []*config.Config) (*raftEnd, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.openLogs(); err != nil {
+	err = e.openLogs()
+	if err == nil {
+		err = e.checkMajority()
+	}
+	if err != nil {
 		return nil, errors.Join(err, e.release())
 	}
 	return e, nil
@@ -69,6 +73,24 @@ func newRaftSource(configs []*config.Config) (*raftEnd, error) {
 // cluster's.
 func newRaftTarget(configs []*config.Config) (*raftEnd, error) {
 	return newRaftEnd(configs, len(configs[0].Peers))
+}
+
+// checkMajority holds the logs that were opened against the voters that the registry has by
+// now: nodes may have come and gone since the configurations were written.
+func (e *raftEnd) checkMajority() error {
+	voters, given := e.registry.Voters(), 0
+	for _, c := range e.configs {
+		if slices.Contains(voters, config.Peer{ID: c.NodeID}.Replica()) {
+			given++
+		}
+	}
+	switch {
+	case e.registry.ChangingVoters():
+		return errors.New("the logs end amid a change of the nodes; start the nodes, wait until it is over (omnirelay mesh nodes list), stop them and try again")
+	case len(voters) > 0 && given < len(voters)/2+1:
+		return fmt.Errorf("%d nodes vote by now, and the logs of %d of them are given; give those of at least %d", len(voters), given, len(voters)/2+1)
+	}
+	return nil
 }
 
 func (e *raftEnd) openLogs() error {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/omnirelay/leadership/adapters/transport"
 	"github.com/omnirelay/leadership/core"
@@ -12,6 +14,9 @@ import (
 func (n *node) followNodes(ctx context.Context) error {
 	var seen []core.NodeInfo
 	removed := 0
+	waits := map[core.NodeID]string{}
+	look := time.NewTicker(time.Second) // what is waited for changes without an entry
+	defer look.Stop()
 	for {
 		changed := n.host.Changed()
 		var nodes []core.NodeInfo
@@ -30,8 +35,28 @@ func (n *node) followNodes(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-look.C:
+			n.tellWaits(waits)
 		}
 	}
+}
+
+// tellWaits logs, on the registrar, why a change of a node does not go on, once.
+func (n *node) tellWaits(told map[core.NodeID]string) {
+	var nodes []core.NodeInfo
+	var progress []core.NodeProgress
+	n.host.View(func(g *core.Registry, s core.Status) { nodes, progress = g.Nodes(), s.Nodes })
+	now := map[core.NodeID]string{}
+	for _, p := range progress {
+		now[p.ID] = p.Waits
+	}
+	for _, i := range nodes {
+		if why := now[i.ID]; why != "" && why != told[i.ID] {
+			n.logger.Info("a change of a node waits", "name", i.Name, "stage", i.Stage.String(), "why", why)
+		}
+	}
+	maps.Copy(told, now)
+	maps.DeleteFunc(told, func(id core.NodeID, _ string) bool { return now[id] == "" })
 }
 
 func peerNodes(nodes []core.NodeInfo) []transport.PeerNode {
