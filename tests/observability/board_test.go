@@ -70,7 +70,7 @@ type target struct {
 var panelKinds = []string{"row", "stat", "table", "timeseries", "state-timeline", "heatmap"}
 
 // units by their ids in Grafana.
-var units = []string{"short", "none", "ops", "reqps", "ms", "s", "bytes", "percentunit"}
+var units = []string{"short", "none", "ops", "reqps", "ms", "s", "bytes", "binBps", "percentunit"}
 
 func readBoard(t *testing.T) (b board) {
 	t.Helper()

@@ -220,13 +220,16 @@ func (l *load) member(id string) *client.Client {
 	return m
 }
 
-// drain moves everything away from the member, and lets it be elected again.
-func (l *load) drain(id string) {
+// drain moves everything away from the member. The function that it returns lets it be
+// elected again.
+func (l *load) drain(id string) (uncordon func()) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	_, err := l.registry.Cordon(ctx, &controlpb.CordonRequest{RequestId: "drain", MemberId: id, Drain: true, Why: "to be seen on the board"})
-	must(l.t, err)
+	harness.Await(l.t, 10*time.Second, "the registry's version knowing drains", func() error {
+		_, err := l.registry.Cordon(ctx, &controlpb.CordonRequest{RequestId: "drain", MemberId: id, Drain: true, Why: "to be seen on the board"})
+		return err
+	})
 	harness.Await(l.t, 10*time.Second, id+" drained", func() error {
 		leaders, err := l.c.Node(id).Leaders()
 		if err == nil && len(leaders.LedBy(id)) > 0 {
@@ -234,6 +237,11 @@ func (l *load) drain(id string) {
 		}
 		return err
 	})
-	_, err = l.registry.Uncordon(ctx, &controlpb.UncordonRequest{RequestId: "back", MemberId: id, Why: "seen"})
-	must(l.t, err)
+	return func() {
+		l.t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_, err := l.registry.Uncordon(ctx, &controlpb.UncordonRequest{RequestId: "back", MemberId: id, Why: "seen"})
+		must(l.t, err)
+	}
 }
