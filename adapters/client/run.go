@@ -238,6 +238,9 @@ func (c *Client) serve(p *post, l *lead) {
 	now := c.clock.Now()
 	c.rest(now, p, l, err)
 	l.ctx.end(ErrReturned)
+	if p.run.ctx.Err() != nil {
+		p.run.withdraw() // before the scope is free, or it might be given to this member again
+	}
 	if l.held {
 		c.member.GiveUp(l.token.Scope, l.token.Fence)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,8 +107,15 @@ func (s Site) emptyGroup() bool {
 	return errors.Is(err, os.ErrNotExist) || err == nil && bytes.Contains(events, []byte("populated 0"))
 }
 
+// removeGroup tries for a moment: the kernel counts what has just died a little longer.
 func (s Site) removeGroup() {
-	if s.Isolation == Cgroup {
-		_ = os.Remove(s.group) // one that is left is empty, and harms nobody
+	if s.Isolation != Cgroup {
+		return
+	}
+	for pause := firstPause; pause <= lastPause; pause *= 2 {
+		if err := os.Remove(s.group); err == nil || errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		time.Sleep(pause)
 	}
 }

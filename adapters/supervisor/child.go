@@ -141,7 +141,6 @@ func (k *child) watch() {
 		_ = unix.Close(k.init)
 	}
 	k.site.finish()
-	k.site.removeGroup()
 }
 
 // awaitEnd waits for the end of a process. PID 1 of a namespace ends after all others in it.

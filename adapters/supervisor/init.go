@@ -48,11 +48,12 @@ func initiate() error {
 	<-i.start
 	code, err := i.run(command)
 	if err != nil {
-		return i.fail(err)
+		err = i.fail(err)
+	} else {
+		_ = up.send(report{Ended: true, Code: code})
 	}
-	_ = up.send(report{Ended: true, Code: code})
 	site.finish() // a namespace ends with PID 1
-	return nil
+	return err
 }
 
 // withstandSignals keeps init alive under signals that are for CMD, or from it. They are

@@ -29,8 +29,8 @@ func (s Site) adopt() error {
 	return nil
 }
 
-// finish kills all descendants of this process and returns when they are gone. In a PID
-// namespace the kernel does that.
+// finish kills all descendants of this process and returns when they and their cgroup are
+// gone. In a PID namespace the kernel does that.
 func (s Site) finish() {
 	if s.Isolation == PIDNamespace {
 		return
@@ -41,6 +41,7 @@ func (s Site) finish() {
 			_ = unix.Kill(pid, unix.SIGKILL) // gone, or of another user: found again in the next round
 		}
 		if childless() && s.emptyGroup() {
+			s.removeGroup() // whoever is the last of the three can
 			return
 		}
 		time.Sleep(pause)

@@ -97,7 +97,8 @@ func TestIsolations(t *testing.T) {
 	f := newField(t, 1)
 	stopped := loss{name: "stopped", strike: func(r *runner) { stop(r.cmd.Process.Pid, r.fuse()) }, mend: (*runner).proceed, code: lost}
 	ended := loss{name: "init is killed", strike: func(r *runner) { _ = syscall.Kill(r.init(), syscall.SIGKILL) }, code: 1}
-	for isolation, losses := range map[string][]loss{"cgroup": {stopped}, "none": {stopped, ended}} {
+	killed := loss{name: "killed", strike: func(r *runner) { r.signal(syscall.SIGKILL) }, code: killed}
+	for isolation, losses := range map[string][]loss{"cgroup": {killed}, "none": {stopped, ended}} {
 		flags := []string{"--isolation", isolation}
 		for _, l := range losses {
 			l.flags = flags
