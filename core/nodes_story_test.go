@@ -269,3 +269,28 @@ func TestNodeStories(t *testing.T) {
 		})
 	})
 }
+
+// Over an external store the registrar gives its office up when it is asked to, and there
+// are no voters to change.
+func TestNodesOverAStore(t *testing.T) {
+	s := &nodeStory{bench: newBench(t, 3, func(c *Config) {
+		c.Store, c.Name, c.Addresses = true, nodeName(c.ID), nodeAddresses(c.ID)
+	})}
+	s.run(5 * time.Second)
+	for _, line := range []string{"add n4", "remove n2", "replace n1 n4"} {
+		if r := s.do(s.command(parseStoryLine(t, line))); r.Code != string(CodeUnsupported) || !strings.Contains(r.Message, "external store") {
+			t.Errorf("%s: %v", line, r)
+		}
+	}
+	before := s.registrar()
+	if nodes := before.replica.Registry().Nodes(); len(nodes) != 3 || nodes[0].Name != "n1" {
+		t.Errorf("nodes %v", nodes)
+	}
+	if r := s.do(s.command(parseStoryLine(t, "move any"))); r.Code != "" {
+		t.Fatal(r)
+	}
+	s.until(5*time.Second, "another registrar", func() bool {
+		n := s.newest()
+		return n != nil && n != before
+	})
+}
