@@ -29,6 +29,9 @@ func (d delegate) NodeMeta(int) []byte { return d.g.metadata }
 
 // NotifyAlive refuses who cannot be a member of this mesh.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	if d.g.roster.knows(n.Name, addressOf(n), n.Meta) && speaks(n) {
+		return nil // most of what arrives was heard before
+	}
 	m, err := checkNode(n)
 	reason := refusedMetadata
 	if err == nil {
@@ -58,11 +61,16 @@ func checkNode(n *memberlist.Node) (m Metadata, err error) {
 	if !ok || address.IsUnspecified() || address.IsMulticast() || n.Port == 0 {
 		return m, fmt.Errorf("its address %x:%d cannot be reached", []byte(n.Addr), n.Port)
 	}
-	if n.PMin > memberlist.ProtocolVersion2Compatible || n.PMax < memberlist.ProtocolVersion2Compatible ||
-		n.PCur != memberlist.ProtocolVersion2Compatible || n.DMin|n.DMax|n.DCur != 0 {
+	if !speaks(n) {
 		return m, fmt.Errorf("it speaks versions %d to %d of memberlist's protocol; %d is right", n.PMin, n.PMax, memberlist.ProtocolVersion2Compatible)
 	}
 	return DecodeMetadata(n.Meta)
+}
+
+// speaks tells whether a member speaks our version of memberlist's protocol.
+func speaks(n *memberlist.Node) bool {
+	const ours = memberlist.ProtocolVersion2Compatible
+	return n.PMin <= ours && n.PMax >= ours && n.PCur == ours && n.DMin|n.DMax|n.DCur == 0
 }
 
 // NotifyMerge refuses a full exchange with another cluster.
@@ -85,7 +93,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	if err != nil {
 		return // NotifyAlive has refused it
 	}
-	d.g.roster.joined(n.Name, addressOf(n), m)
+	d.g.roster.joined(n.Name, addressOf(n), m, n.Meta)
 }
 
 // NotifyUpdate takes a member that says something else of itself than before.

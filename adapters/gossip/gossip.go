@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -121,6 +122,7 @@ func (g *Gossip) Run(ctx context.Context) {
 	for _, seed := range g.options.Seeds {
 		running.Go(func() { s.follow(ctx, seed) })
 	}
+	running.Go(func() { s.settle(ctx) })
 	p := &prober{
 		period: g.options.WatchPeriod, misses: g.options.WatchMisses, self: target{g.options.Name, g.Address()}, watch: g.options.Watch,
 		roster: g.roster, counts: g.counts, ping: g.ping, report: g.report,
@@ -140,11 +142,11 @@ func (g *Gossip) join(address string) error {
 }
 
 func (g *Gossip) ping(t target) error {
-	to, err := net.ResolveUDPAddr("udp", t.address)
+	to, err := netip.ParseAddrPort(t.address)
 	if err != nil {
 		return err
 	}
-	_, err = g.list.Ping(t.id, to)
+	_, err = g.list.Ping(t.id, net.UDPAddrFromAddrPort(to))
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -15,7 +16,12 @@ import (
 	"github.com/omnirelay/leadership/core"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(childVariable); role != "" {
+		os.Exit(playRole(role))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // within is how long anything may take on a machine that does much else besides.
 const within = 20 * time.Second
@@ -104,18 +110,23 @@ func (m *mesh) start(o Options) *member {
 
 // run lets it run until the test ends, or the result is called.
 func (m *mesh) run(g *Gossip) (stop func()) {
+	stop = launch(m.t, g)
+	m.t.Cleanup(stop)
+	return stop
+}
+
+// launch lets it run until stop is called.
+func launch(t testing.TB, g *Gossip) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); g.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	return sync.OnceFunc(func() {
 		cancel()
 		if err := g.Close(); err != nil {
-			m.t.Error(err)
+			t.Error(err)
 		}
 		<-done
 	})
-	m.t.Cleanup(stop)
-	return stop
 }
 
 func (x *member) status(id string) Status {

@@ -10,6 +10,11 @@ import (
 const (
 	// MaxWatched is how many members are probed in one period; more take turns.
 	MaxWatched = 64
+	// Suspects that nobody asked to watch are probed too, so that it is noticed when they
+	// answer: this many in one period, and each of them so often. Where everything is
+	// slow all seem suspect, and haste would only make it slower.
+	maxSuspects  = 4
+	suspectPause = time.Second
 	// watchRefresh is how often it is asked whom to watch.
 	watchRefresh = 500 * time.Millisecond
 )
@@ -38,8 +43,9 @@ type prober struct {
 type probed struct {
 	answeredAt time.Time
 	asked      bool // in the last round
-	missed     int  // rounds in a row without an answer
-	waiting    int  // probes without an answer yet
+	askedAt    time.Time
+	missed     int // rounds in a row without an answer
+	waiting    int // probes without an answer yet
 }
 
 // waitingMost bounds the probes of one member that wait for an answer.
@@ -65,18 +71,32 @@ func (p *prober) run(ctx context.Context) {
 			wanted, asked = p.watch(), now
 		}
 		p.judge(last, now)
-		targets := slices.DeleteFunc(p.roster.targets(wanted), func(t target) bool { return t.id == p.self.id })
-		p.counts.watched.Store(int64(len(targets)))
-		p.forget(targets)
-		if len(targets) > MaxWatched {
-			turn = (turn + MaxWatched) % len(targets)
-			targets = slices.Concat(targets[turn:], targets[:turn])[:MaxWatched]
+		watched, suspects := p.roster.targets(wanted)
+		watched = slices.DeleteFunc(watched, func(t target) bool { return t.id == p.self.id })
+		p.counts.watched.Store(int64(len(watched)))
+		p.forget(slices.Concat(watched, suspects))
+		if len(watched) > MaxWatched {
+			turn = (turn + MaxWatched) % len(watched)
+			watched = slices.Concat(watched[turn:], watched[:turn])[:MaxWatched]
 		}
-		if len(targets) > 0 {
-			p.ask(append(targets, p.self))
+		if len(watched) > 0 {
+			watched = append(watched, p.self)
 		}
+		p.ask(append(watched, p.due(suspects, now)...))
 		last = now
 	}
+}
+
+// due are the suspects that are to be probed now.
+func (p *prober) due(suspects []target, now time.Time) (found []target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range suspects {
+		if s := p.probed[t.id]; len(found) < maxSuspects && (s == nil || now.Sub(s.askedAt) >= suspectPause) {
+			found = append(found, t)
+		}
+	}
+	return found
 }
 
 // ask sends one probe to each target.
@@ -93,6 +113,7 @@ func (p *prober) ask(targets []target) {
 			continue
 		}
 		s.waiting++
+		s.askedAt = time.Now()
 		p.running.Go(func() {
 			err := p.ping(t)
 			p.mu.Lock()

@@ -67,7 +67,7 @@ type bench struct {
 func newBench(t *testing.T, members ...string) *bench {
 	b := &bench{register: newRegister(t), silent: map[string]bool{}, pings: map[string]int{}}
 	for _, id := range append(members, "me") {
-		b.joined(id, "h:1", metadataOf(1))
+		b.joined(id, "h:1", metadataOf(1), nil)
 	}
 	b.told()
 	b.prober = &prober{
@@ -88,7 +88,10 @@ func newBench(t *testing.T, members ...string) *bench {
 
 // round asks everybody and judges the answers as if it had taken so long.
 func (b *bench) round(took time.Duration) {
-	targets := b.targets([]string{"a", "b"})
+	targets, suspects := b.targets([]string{"a", "b"})
+	if len(suspects) != 0 {
+		b.t.Errorf("%v are watched and suspect at once", suspects)
+	}
 	b.forget(targets)
 	begun := time.Now()
 	b.ask(append(targets, b.self))
@@ -170,6 +173,29 @@ func TestMembersThatLeftAreNotProbed(t *testing.T) {
 	}
 }
 
+// Where everything is slow all seem suspect: they are asked in turn, and not in haste.
+func TestManySuspectsAreAskedInTurn(t *testing.T) {
+	b := newBench(t)
+	for i := range 100 {
+		id := fmt.Sprintf("m%02d", i)
+		b.joined(id, "h:1", metadataOf(1), nil)
+		b.suspect(id)
+	}
+	now := time.Now()
+	for range 10 {
+		_, suspects := b.targets(nil)
+		due := b.due(suspects, now)
+		if len(due) != maxSuspects {
+			t.Fatalf("%d are asked at once", len(due))
+		}
+		b.ask(due)
+		b.running.Wait()
+	}
+	if len(b.pings) != 10*maxSuspects {
+		t.Errorf("%d of %d were asked: the same ones again", len(b.pings), 10*maxSuspects)
+	}
+}
+
 // However many are to be watched, one period probes no more than a bounded number, and
 // all have their turn.
 func TestProbesAreBounded(t *testing.T) {
@@ -178,7 +204,7 @@ func TestProbesAreBounded(t *testing.T) {
 	for i := range 3 * MaxWatched {
 		id := fmt.Sprintf("m%03d", i)
 		all = append(all, id)
-		r.joined(id, "h:1", metadataOf(1))
+		r.joined(id, "h:1", metadataOf(1), nil)
 	}
 	var mu sync.Mutex
 	seen, rounds := map[string]int{}, 0

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -70,6 +71,7 @@ type Peer struct {
 type record struct {
 	Peer
 	life   uint64
+	raw    []byte // its metadata, as it came
 	claims claimSet
 	queued bool
 	// What was told of it last.
@@ -105,6 +107,14 @@ var (
 	errFull    = fmt.Errorf("%d members are known already", MaxMembers)
 	errEnded   = errors.New("this life of it said farewell")
 )
+
+// knows tells whether a member is there, at that address, and said the same of itself.
+func (r *roster) knows(id, address string, raw []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.records[id]
+	return rec != nil && !rec.gone() && rec.Address == address && bytes.Equal(rec.raw, raw)
+}
 
 // admit tells whether word of a living member may be believed.
 func (r *roster) admit(id string, m Metadata) error {
@@ -157,7 +167,7 @@ func (r *roster) forget(rec *record) {
 func (rec *record) gone() bool { return rec.Status == StatusDead || rec.Status == StatusLeft }
 
 // joined takes a member that is alive, or one that has changed what it says of itself.
-func (r *roster) joined(id, address string, m Metadata) {
+func (r *roster) joined(id, address string, m Metadata, raw []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.records[id]
@@ -168,7 +178,7 @@ func (r *roster) joined(id, address string, m Metadata) {
 	if rec.life != m.Life {
 		rec.claims = claimSet{}
 	}
-	rec.life = m.Life
+	rec.life, rec.raw = m.Life, slices.Clone(raw)
 	now := r.now()
 	status, since := rec.Status, rec.Since
 	rec.Peer = Peer{
@@ -349,23 +359,22 @@ func (r *roster) living() map[string]bool {
 // target is a member to be probed.
 type target struct{ id, address string }
 
-// targets are those of the wanted members that are not gone, and all who are suspect:
-// those are asked until they answer or are given up.
-func (r *roster) targets(wanted []string) []target {
+// targets are those of the wanted members that are not gone, and beside them all who are
+// suspect: those are asked until they answer or are given up.
+func (r *roster) targets(wanted []string) (watched, suspects []target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var found []target
 	for _, id := range wanted {
-		if rec := r.records[id]; rec != nil && rec.Status == StatusAlive {
-			found = append(found, target{id, rec.Address})
+		if rec := r.records[id]; rec != nil && !rec.gone() {
+			watched = append(watched, target{id, rec.Address})
 		}
 	}
 	for _, rec := range r.records {
-		if rec.Status == StatusSuspect {
-			found = append(found, target{rec.ID, rec.Address})
+		if rec.Status == StatusSuspect && !slices.Contains(wanted, rec.ID) {
+			suspects = append(suspects, target{rec.ID, rec.Address})
 		}
 	}
-	return found
+	return watched, suspects
 }
 
 // census counts the members by status.

@@ -51,9 +51,9 @@ func (r *register) expect(want string) {
 
 func TestOnlyChangesAreTold(t *testing.T) {
 	r := newRegister(t)
-	r.joined("a", "h:1", metadataOf(1))
+	r.joined("a", "h:1", metadataOf(1), nil)
 	r.expect("a:alive ")
-	r.joined("a", "h:1", metadataOf(1))
+	r.joined("a", "h:1", metadataOf(1), nil)
 	r.answered("a")
 	r.expect("")
 	r.suspect("a")
@@ -65,15 +65,15 @@ func TestOnlyChangesAreTold(t *testing.T) {
 	r.expect("a:dead ") // what was overtaken is not told
 	r.answered("a")     // memberlist says when it is back
 	r.expect("")
-	r.joined("a", "h:1", metadataOf(2))
+	r.joined("a", "h:1", metadataOf(2), nil)
 	r.gone("nobody")
 	r.suspect("nobody")
 	r.expect("a:alive ")
 	old := metadataOf(2)
 	old.MeshVersion = "0.9"
-	r.joined("a", "h:1", old)
+	r.joined("a", "h:1", old, nil)
 	r.expect("a:alive! ")
-	r.joined("a", "h:1", metadataOf(2))
+	r.joined("a", "h:1", metadataOf(2), nil)
 	r.expect("a:alive ")
 }
 
@@ -86,7 +86,7 @@ func TestFarewell(t *testing.T) {
 		"after":  func(r *register) { r.gone("a"); r.hear(bye) },
 	} {
 		r := newRegister(t)
-		r.joined("a", "h:1", metadataOf(1))
+		r.joined("a", "h:1", metadataOf(1), nil)
 		r.told()
 		arrive(r)
 		r.expect("a:left ")
@@ -96,7 +96,7 @@ func TestFarewell(t *testing.T) {
 		if err := r.admit("a", metadataOf(2)); err != nil {
 			t.Errorf("%s: the next life: %v", name, err)
 		}
-		r.joined("a", "h:1", metadataOf(2))
+		r.joined("a", "h:1", metadataOf(2), nil)
 		if got := r.hear(bye); got != heardStale {
 			t.Errorf("%s: a farewell of an earlier life is %v", name, got)
 		}
@@ -106,7 +106,7 @@ func TestFarewell(t *testing.T) {
 
 func TestClaimsAreTold(t *testing.T) {
 	r := newRegister(t)
-	r.joined("a", "h:1", metadataOf(1))
+	r.joined("a", "h:1", metadataOf(1), nil)
 	w := &Word{Member: "a", Life: 1, Seq: 1, Set: 1, Parts: 1, Remaining: 2 * time.Second, Claims: someClaims(3)}
 	if got := r.hear(w); got != heardFresh {
 		t.Errorf("heard %v", got)
@@ -133,7 +133,7 @@ func TestClaimsAreTold(t *testing.T) {
 	r.now = r.now.Add(time.Second)
 	r.expect("")
 	// Another life starts without claims, and counts anew.
-	r.joined("a", "h:1", metadataOf(2))
+	r.joined("a", "h:1", metadataOf(2), nil)
 	if got := r.hear(&Word{Member: "a", Life: 2, Seq: 1, Set: 1, Parts: 1, Remaining: time.Second, Claims: someClaims(1)}); got != heardFresh {
 		t.Errorf("in the next life: heard %v", got)
 	}
@@ -147,7 +147,7 @@ func TestRosterIsBounded(t *testing.T) {
 		if err := r.admit(id, metadataOf(1)); err != nil {
 			t.Fatal(err)
 		}
-		r.joined(id, "h:1", metadataOf(1))
+		r.joined(id, "h:1", metadataOf(1), nil)
 	}
 	r.told()
 	if err := r.admit("more", metadataOf(1)); !errors.Is(err, errFull) {
@@ -170,8 +170,8 @@ func TestRosterIsBounded(t *testing.T) {
 
 func TestTheGoneAreForgotten(t *testing.T) {
 	r := newRegister(t)
-	r.joined("a", "h:1", metadataOf(1))
-	r.joined("b", "h:2", metadataOf(1))
+	r.joined("a", "h:1", metadataOf(1), nil)
+	r.joined("b", "h:2", metadataOf(1), nil)
 	r.gone("a")
 	r.now = r.now.Add(keepGone - 1)
 	r.expire()

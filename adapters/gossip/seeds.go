@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,10 @@ const (
 	longPause  = 5 * time.Second
 	// lookPause is how often it is looked whether a seed that was joined is a member yet.
 	lookPause = time.Second
+	// A node that has just started exchanges everything with a few others, after pauses
+	// that double from the first of these to the last.
+	settleFirst = 500 * time.Millisecond
+	settleLast  = 4 * time.Second
 	// patience is how long a seed may be away before that is worth a line.
 	patience = 5 * time.Second
 )
@@ -58,6 +64,23 @@ func (s *seeds) follow(ctx context.Context, seed string) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait)):
+		}
+	}
+}
+
+// settle exchanges everything with others for a while. Where many start at the same time
+// word of one passes by another that is not known yet, and full exchanges are rare
+// later on.
+func (s *seeds) settle(ctx context.Context) {
+	for pause := settleFirst; pause <= settleLast; pause *= 2 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+		others := slices.DeleteFunc(slices.Collect(maps.Keys(s.living())), func(a string) bool { return a == s.self.String() })
+		if len(others) > 0 {
+			_ = s.join(others[rand.N(len(others))]) // another one follows
 		}
 	}
 }
