@@ -156,10 +156,12 @@ func (p *prometheus) instant(expr string) ([]series, error) {
 	return p.query("/api/v1/query", url.Values{"query": {expr}})
 }
 
-// over asks for the values since a time, at every scrape.
+// over asks for the values since a time, at every scrape up to now.
 func (p *prometheus) over(expr string, since time.Time) ([]series, error) {
+	end := time.Now().UTC()
+	start := end.Add(-end.Sub(since).Truncate(scrapeEvery))
 	return p.query("/api/v1/query_range", url.Values{
-		"query": {expr}, "start": {since.UTC().Format(time.RFC3339Nano)}, "end": {time.Now().UTC().Format(time.RFC3339Nano)}, "step": {scrapeEvery.String()},
+		"query": {expr}, "start": {start.Format(time.RFC3339Nano)}, "end": {end.Format(time.RFC3339Nano)}, "step": {scrapeEvery.String()},
 	})
 }
 
