@@ -258,7 +258,8 @@ func (j *raftJournal) handOverTo(id NodeID) {
 	switch {
 	case id == 0:
 		j.handOver()
-	case j.r.leading && slices.Contains(j.confState.GetVoters(), uint64(id)):
+	// While raft tries, nothing is taken into the log: so only with one that is there.
+	case j.r.leading && j.heardLately(id) && slices.Contains(j.confState.GetVoters(), uint64(id)):
 		j.node.TransferLeader(uint64(id))
 	}
 }

@@ -354,6 +354,9 @@ func (c *checks) told(at int64, replica core.NodeID, r *core.Record) {
 		c.liveOnly.Record(at, r)
 		if c.w.scenario.Spares > 0 {
 			c.nodeRecord(at, r)
+			if core.EventKind(r.Kind) == core.EventRegistrarMoved { // which is tried for so long
+				c.w.health.handedOver = at + int64(core.DefaultMaxElectionWindow)
+			}
 		}
 		c.linearizable.Told(at, r, c.chronicle.Term(r.Revision))
 		c.w.stats.record(r)

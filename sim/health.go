@@ -214,7 +214,7 @@ func (w *World) healthyOffice() office {
 		return best
 	}
 	for i, r := range w.replicas {
-		if !r.up || !r.status.IsRegistrar || !r.status.OfficeOpen || r.status.RaftTerm <= best.term {
+		if !r.up || !r.status.IsRegistrar || !r.status.OfficeOpen || r.status.RaftTerm <= best.term || w.nodes.goes(r.id) {
 			continue
 		}
 		for _, m := range w.health.majorities {

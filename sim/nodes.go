@@ -79,6 +79,12 @@ func (o *nodeOperators) follow(g *core.Registry, log core.LogMembers) {
 	}
 }
 
+// goes reports whether a node is on its way out: as registrar it gives its office away.
+func (o *nodeOperators) goes(id core.NodeID) bool {
+	i := slices.IndexFunc(o.nodes, func(n core.NodeInfo) bool { return n.ID == id })
+	return i >= 0 && (o.nodes[i].Stage == core.NodeLeaving || slices.ContainsFunc(o.nodes, func(n core.NodeInfo) bool { return n.Replaces == o.nodes[i].Name }))
+}
+
 // act asks for one thing.
 func (o *nodeOperators) act() {
 	switch roll := o.rng.IntN(20); {
