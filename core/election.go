@@ -141,12 +141,7 @@ func (g *Registry) electNamed(sc *scope, member string) bool {
 // sessionsOf lists the live sessions of a member, newest first: of two lives of one
 // process the later one is preferred where the rule sees no difference.
 func (g *Registry) sessionsOf(member string) []SessionID {
-	var ids []SessionID
-	for _, id := range sortedKeys(g.sessions) {
-		if g.sessions[id].member == member {
-			ids = append(ids, id)
-		}
-	}
+	ids := slices.Clone(g.members[member])
 	slices.Reverse(ids)
 	return ids
 }

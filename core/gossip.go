@@ -22,6 +22,7 @@ import (
 type gossip struct {
 	members  map[string]*gossiped
 	adviseAt Time
+	lookedAt Time
 	// Of the office: how often this registrar may say something against members.
 	allowed allowance
 }
@@ -47,7 +48,9 @@ const (
 	adviceBurst = 256
 )
 
-func newGossip() gossip { return gossip{members: map[string]*gossiped{}, adviseAt: Never} }
+func newGossip() gossip {
+	return gossip{members: map[string]*gossiped{}, adviseAt: Never, lookedAt: minTime}
+}
 
 // receiveGossip takes what gossip says of a member.
 func (r *Replica) receiveGossip(n *GossipNews) {
@@ -68,7 +71,8 @@ func (r *Replica) receiveGossip(n *GossipNews) {
 // stirAdvice has what gossip says looked at again.
 func (r *Replica) stirAdvice() {
 	if len(r.gossip.members) > 0 || len(r.registry.observed) > 0 {
-		r.gossip.adviseAt = min(r.gossip.adviseAt, r.now)
+		// Many entries in a row are looked at together.
+		r.gossip.adviseAt = min(r.gossip.adviseAt, max(r.now, r.gossip.lookedAt.Add(adviseEvery/4)))
 	}
 }
 
@@ -148,8 +152,14 @@ func suspicionGrace(ttl time.Duration) time.Duration { return ttl / 20 }
 
 // suspectSession has one session noted after the grace of a broken connection.
 func (r *Replica) suspectSession(id SessionID) {
-	if s := r.registry.sessions[id]; s != nil && r.officeOpen {
-		r.keeper.Suspect(r.now, id, suspicionGrace(durationOf(s.ttl)))
+	if s := r.registry.sessions[id]; s != nil {
+		r.suspectAfter(id, suspicionGrace(durationOf(s.ttl)))
+	}
+}
+
+func (r *Replica) suspectAfter(id SessionID, grace time.Duration) {
+	if r.officeOpen {
+		r.keeper.Suspect(r.now, id, grace)
 	}
 }
 
@@ -173,8 +183,9 @@ func (r *Replica) nodeUnreachable(n NodeID) {
 		member = node.Name
 	}
 	if r.registry.LiveSessions(member) > 0 {
+		// Unlike a member whose stream broke it sends nothing anew: the time of a keepalive.
 		for _, id := range r.registry.sessionsOf(member) {
-			r.suspectSession(id)
+			r.suspectAfter(id, nextWord(r.registry, member))
 		}
 	}
 }
@@ -223,7 +234,7 @@ func (r *Replica) advise() {
 	}
 	reports := r.claims.due(r.now, r.registry)
 	if r.now >= r.gossip.adviseAt {
-		r.gossip.adviseAt = Never
+		r.gossip.adviseAt, r.gossip.lookedAt = Never, r.now
 		r.observeMembers()
 		reports = append(reports, r.goneLeaders(MaxObservations-len(reports))...)
 	}

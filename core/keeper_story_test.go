@@ -21,6 +21,7 @@ import (
 //	TIME first-entry              the office's first entry is applied; then whatever stands in the registry counts
 //	TIME noted SESSION            this replica applied the session's note now
 //	TIME receive SESSION NUMBER   a keepalive arrives
+//	TIME suspect SESSION grace=D  somebody says that the member is gone
 //	TIME check                    a quorum check is begun if one is wanted
 //	TIME confirm CHECK            a quorum confirmed it
 //	TIME tick                     the keeper decides; what it decides is proposed
@@ -72,6 +73,8 @@ func (s *keeperStory) moment(line string) {
 		s.notedAt[SessionID(l.numAt(0))] = s.now
 	case "receive":
 		s.k.Receive(s.now, 2, &KeepaliveForward{Session: SessionID(l.numAt(0)), Number: l.numAt(1), Conn: 7})
+	case "suspect":
+		s.k.Suspect(s.now, SessionID(l.numAt(0)), l.dur("grace", 0))
 	case "check":
 		s.check()
 	case "confirm":

@@ -27,7 +27,7 @@ type Registry struct {
 	nextSession SessionID
 
 	sessions map[SessionID]*session
-	members  map[string]int // live sessions by member id
+	members  map[string][]SessionID // live sessions by member id, oldest first. It follows from sessions.
 	scopes   map[string]*scope
 	vacant   map[string]*scope
 	cordoned map[string]bool
@@ -156,7 +156,7 @@ func NewRegistry(maxVersion uint32) *Registry {
 	}
 	return &Registry{
 		nextFence: 1, nextSession: 1, maxVersion: maxVersion, activeVersion: baseVersion, forming: true, formation: 1,
-		sessions: map[SessionID]*session{}, members: map[string]int{}, scopes: map[string]*scope{},
+		sessions: map[SessionID]*session{}, members: map[string][]SessionID{}, scopes: map[string]*scope{},
 		vacant: map[string]*scope{}, vacated: map[string]*scope{}, cordoned: map[string]bool{}, draining: map[string]bool{},
 		observed: map[string]Observation{}, versions: map[NodeID]uint32{},
 		nodes: map[NodeID]*logpb.Node{}, removed: map[string]NodeID{}, removedIDs: map[NodeID]bool{},
@@ -410,15 +410,11 @@ func (g *Registry) Sessions() []SessionStatus {
 
 // SessionOf returns the newest live session of a member.
 func (g *Registry) SessionOf(member string) (SessionID, bool) {
-	var newest SessionID
-	if g.members[member] > 0 {
-		for _, id := range sortedKeys(g.sessions) {
-			if g.sessions[id].member == member {
-				newest = id
-			}
-		}
+	all := g.members[member]
+	if len(all) == 0 {
+		return 0, false
 	}
-	return newest, newest != 0
+	return all[len(all)-1], true
 }
 
 // Cordoned lists the cordoned members, sorted.

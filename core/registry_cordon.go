@@ -1,6 +1,11 @@
 package core
 
-import "github.com/omnirelay/leadership/core/logpb"
+import (
+	"math"
+	"slices"
+
+	"github.com/omnirelay/leadership/core/logpb"
+)
 
 // cordonVersion is the protocol version from which on cordons make records and drains
 // are remembered. Before, every replica must do what the older ones do.
@@ -32,7 +37,9 @@ func (g *Registry) cordon(c *logpb.Cordon) *Error {
 	}
 	if c.Drain {
 		g.draining[c.MemberId] = true
-		g.drainNext(c.MemberId)
+		for _, id := range g.members[c.MemberId] {
+			g.drainNext(g.sessions[id], "")
+		}
 	}
 	return nil
 }
@@ -42,15 +49,36 @@ func (g *Registry) cordon(c *logpb.Cordon) *Error {
 // and gives them up one after another.
 const drainSlice = 64
 
-// drainNext asks a draining member for the next of what it leads and others can lead.
-func (g *Registry) drainNext(member string) {
+// drainLooks bounds how many sessions one entry, or one look of the registrar, weighs for
+// what a drain could move: where nobody can lead thousands of scopes, every look would find
+// that out anew.
+const drainLooks = 1 << 15
+
+// drainNext asks for the next of what a draining session leads and others can lead, in the
+// order of the ids behind after. What it does not get to, the registrar comes back to.
+func (g *Registry) drainNext(s *session, after string) {
+	if len(s.drained) >= drainSlice {
+		return
+	}
 	order := sortedKeys(g.sessions)
-	g.drain(member, func(sc *scope) bool { return g.drains(sc, order) })
+	looks := drainLooks
+	for _, id := range sortedKeysWhere(s.leads, func(sc *scope) bool { return sc.ask == nil && sc.spec.Id > after }) {
+		if looks -= len(order); looks < 0 || len(s.drained) >= drainSlice {
+			return
+		}
+		if sc := s.leads[id]; g.canMove(sc, order) {
+			g.askHolder(sc, AskDrain, "")
+		}
+	}
 }
 
-// drains reports whether a drain should ask for sc now.
-func (g *Registry) drains(sc *scope, order []SessionID) bool {
-	return sc.ask == nil && len(sc.leader.drained) < drainSlice && g.canMove(sc, order)
+// drainOnFrom is behind which scope a draining session that gave resigned up goes on:
+// before that, all were looked at.
+func (s *session) drainOnFrom(resigned string) string {
+	for _, id := range sortedKeys(s.drained) {
+		resigned = max(resigned, id)
+	}
+	return resigned
 }
 
 // countAsk follows what a drain asks s for.
@@ -108,14 +136,8 @@ func (g *Registry) withdrawAsk(sc *scope) {
 
 // ledBy lists the scopes that a member leads, by session and then by id.
 func (g *Registry) ledBy(member string) (led []*scope) {
-	if g.members[member] == 0 {
-		return nil
-	}
-	for _, id := range sortedKeys(g.sessions) {
+	for _, id := range g.members[member] {
 		s := g.sessions[id]
-		if s.member != member {
-			continue
-		}
 		for _, name := range sortedKeys(s.leads) {
 			led = append(led, s.leads[name])
 		}
@@ -143,22 +165,42 @@ func (g *Registry) Draining() []string { return sortedKeys(g.draining) }
 
 // PlanDrains returns at most limit moves for what draining members still lead and were
 // not asked for: somebody can lead it now. To is empty: whoever the election rule finds.
-func (g *Registry) PlanDrains(limit int) (moves []Move) {
+func (g *Registry) PlanDrains(limit int) []Move {
+	moves, _ := g.planDrains(limit, "", math.MaxInt)
+	return moves
+}
+
+// planDrains is PlanDrains for the scopes behind after, as far as so many looks reach. on is
+// where to go on from; empty: it has seen all.
+func (g *Registry) planDrains(limit int, after string, looks int) (moves []Move, on string) {
 	if g.forming || len(g.draining) == 0 {
-		return nil
+		return nil, ""
 	}
 	order := sortedKeys(g.sessions)
-	for _, member := range sortedKeys(g.draining) {
-		room := drainSlice
-		for _, sc := range g.ledBy(member) {
-			if len(moves) >= limit {
-				return moves
-			}
-			if room > len(sc.leader.drained) && g.drains(sc, order) {
-				room--
-				moves = append(moves, Move{Scope: sc.spec.Id, Fence: sc.fence})
-			}
+	room := map[SessionID]int{}
+	for _, id := range g.undrained(after) {
+		sc := g.scopes[id]
+		if looks -= len(order); looks < 0 || len(moves) >= limit {
+			return moves, on
+		}
+		on = id
+		s := sc.leader
+		if len(s.drained)+room[s.id] < drainSlice && g.canMove(sc, order) {
+			room[s.id]++
+			moves = append(moves, Move{Scope: id, Fence: sc.fence})
 		}
 	}
-	return moves
+	return moves, ""
+}
+
+// undrained lists what draining members lead and were not asked for, behind after.
+func (g *Registry) undrained(after string) (ids []string) {
+	for _, member := range sortedKeys(g.draining) {
+		for _, id := range g.members[member] {
+			s := g.sessions[id]
+			ids = append(ids, sortedKeysWhere(s.leads, func(sc *scope) bool { return sc.ask == nil && sc.spec.Id > after })...)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }

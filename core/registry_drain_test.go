@@ -142,3 +142,39 @@ func TestALateDrainIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Where thousands of scopes can be led by nobody else, one look weighs a part of them, and
+// the looks together find the one that can be moved.
+func TestADrainFindsWhatCanMoveBehindWhatCannot(t *testing.T) {
+	b := newDrainBench(t)
+	b.open("a")
+	var ids []string
+	for i := range 1000 {
+		ids = append(ids, fmt.Sprintf("s%04d", i))
+	}
+	b.declare(ids...)
+	for i := range 99 {
+		member := fmt.Sprintf("m%02d", i)
+		b.do(&logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
+			MemberId: member, Weight: 1, TtlNs: int64(time.Second), Stands: []*logpb.Stand{{Selector: &logpb.Selector{Id: "s0999"}}},
+		}}})
+	}
+	b.cordon("a", true)
+	if asked := b.asked(); len(asked) != 0 {
+		t.Fatalf("the first look, at %d of 1000 scopes, asked for %v", drainLooks/100, asked)
+	}
+	looks := 1
+	for after := ""; ; looks++ {
+		moves, on := b.g.planDrains(drainMoves, after, drainLooks)
+		if len(moves) == 1 && moves[0].Scope == "s0999" {
+			break
+		}
+		if on == "" || len(moves) > 0 {
+			t.Fatalf("look %d, behind %q: moves %v, goes on from %q", looks, after, moves, on)
+		}
+		after = on
+	}
+	if want := 1000*100/drainLooks + 1; looks != want {
+		t.Errorf("%d looks, want %d", looks, want)
+	}
+}

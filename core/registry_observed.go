@@ -151,7 +151,7 @@ type MemberStatus struct {
 
 // Member describes a member. Stuck takes a look at all sessions for each scope it leads.
 func (g *Registry) Member(id string) MemberStatus {
-	m := MemberStatus{Cordoned: g.cordoned[id], Draining: g.draining[id], Ineligible: g.observed[id].Ineligible(), Sessions: g.members[id]}
+	m := MemberStatus{Cordoned: g.cordoned[id], Draining: g.draining[id], Ineligible: g.observed[id].Ineligible(), Sessions: len(g.members[id])}
 	led := g.ledBy(id)
 	m.Leads = len(led)
 	order := sortedKeys(g.sessions)

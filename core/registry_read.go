@@ -20,7 +20,7 @@ func (g *Registry) Leads(id SessionID) []string {
 }
 
 // LiveSessions is how many live sessions a member has.
-func (g *Registry) LiveSessions(member string) int { return g.members[member] }
+func (g *Registry) LiveSessions(member string) int { return len(g.members[member]) }
 
 // Answered reports whether the reply to a request is kept: to send it again has no
 // effect.

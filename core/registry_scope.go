@@ -181,7 +181,7 @@ func (g *Registry) resign(c *logpb.Resign, result *Result) *Error {
 		}
 	}
 	if asked != nil && asked.reason == AskDrain && g.draining[holder.member] && len(holder.drained) <= drainSlice/2 {
-		g.drainNext(holder.member)
+		g.drainNext(holder, holder.drainOnFrom(c.Scope))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -33,7 +34,7 @@ func (g *Registry) openSession(c *logpb.OpenSession, result *Result) *Error {
 	g.nextSession++
 	g.longestTTL = max(g.longestTTL, s.ttl)
 	g.sessions[s.id] = s
-	g.members[s.member]++
+	g.enter(s)
 	g.clearDeath(s.member)
 	g.touch(s)
 	for _, st := range c.Stands {
@@ -76,12 +77,24 @@ func (g *Registry) endSession(s *session, kind EventKind, reason string) {
 	g.fillVacancies()
 }
 
+// enter and leave keep the sessions of each member, oldest first.
+func (g *Registry) enter(s *session) {
+	ids := append(slices.Clone(g.members[s.member]), s.id)
+	slices.Sort(ids)
+	g.members[s.member] = ids
+}
+
+func (g *Registry) leave(s *session) {
+	ids := slices.DeleteFunc(slices.Clone(g.members[s.member]), func(id SessionID) bool { return id == s.id })
+	if g.members[s.member] = ids; len(ids) == 0 {
+		delete(g.members, s.member)
+	}
+}
+
 // end takes a session and its leaderships away.
 func (g *Registry) end(s *session, kind EventKind, reason string) {
 	delete(g.sessions, s.id)
-	if g.members[s.member]--; g.members[s.member] == 0 {
-		delete(g.members, s.member)
-	}
+	g.leave(s)
 	g.touch(s)
 	for _, id := range sortedKeys(s.leads) {
 		sc := s.leads[id]

@@ -33,8 +33,12 @@ func (r *Replica) drainOn() {
 	if len(r.registry.draining) == 0 {
 		return
 	}
-	moves := r.registry.PlanDrains(drainMoves)
-	if len(moves) > 0 {
+	moves, on := r.registry.planDrains(drainMoves, d.drainFrom, drainLooks)
+	d.drainFrom = on
+	switch {
+	case on != "":
+		d.drainAt = r.now.Add(drainEvery / 10)
+	case len(moves) > 0:
 		d.drainAt = r.now.Add(drainEvery)
 	}
 	for _, m := range moves {

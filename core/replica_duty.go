@@ -24,6 +24,7 @@ type duties struct {
 	rebalanceAt   Time
 	balancedAt    uint64 // the revision at which nothing was to be moved
 	drainAt       Time   // when to go on with drains
+	drainFrom     string // behind which scope
 	nodesAt       Time   // when to look at what is to be done with nodes
 
 	// The office is to be handed on, and was asked to be until then.
@@ -39,7 +40,7 @@ func newDuties() duties {
 // deadline that outlived it would never be met, and never let the host sleep.
 func (d *duties) forget() {
 	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
-	d.drainAt, d.nodesAt, d.moveAt, d.move = Never, Never, Never, nil
+	d.drainAt, d.drainFrom, d.nodesAt, d.moveAt, d.move = Never, "", Never, Never, nil
 }
 
 func (d *duties) open(now Time, interval time.Duration) {

@@ -177,7 +177,7 @@ func (g *Registry) restoreSession(p *logpb.Snapshot_Session) {
 		s.stands = append(s.stands, &logpb.Stand{Session: st.Session, Selector: st.Selector, Priority: st.Priority})
 	}
 	g.sessions[s.id] = s
-	g.members[s.member]++
+	g.enter(s)
 }
 
 func (g *Registry) restoreScope(p *logpb.Snapshot_Scope) error {
