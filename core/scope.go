@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/omnirelay/leadership/core/logpb"
@@ -68,11 +69,15 @@ func checkText(field, s string, limit int) error {
 	if len(s) > limit {
 		return invalid(field, "%d bytes long; at most %d are allowed", len(s), limit)
 	}
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, controls) {
 		return invalid(field, "want UTF-8 text without control characters")
 	}
 	return nil
 }
+
+// controls reports whether r steers a terminal or turns the direction of text: what one
+// member or operator writes must not change how others see it.
+func controls(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 func checkLabels(field string, labels map[string]string) error {
 	if len(labels) > MaxLabels {
