@@ -13,7 +13,12 @@ import (
 	"github.com/omnirelay/leadership/tests/cluster/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(memberEnv); text != "" {
+		os.Exit(serveMember(text))
+	}
+	harness.Main(m)
+}
 
 // long asks for the long versions of the stories that run on every store.
 func long() bool { return os.Getenv("LEADERSHIP_CHAOS") != "" }

@@ -35,7 +35,7 @@ maxElectionWindow: 30s
 
 // TestSplitBrainsAreSeen provokes every reason with real processes; each is told by
 // every node in its metric, its log, its events and its audit trail, under one
-// correlation id.
+// correlation id. Holders that were replaced and go on believing are in tests/partition.
 func TestSplitBrainsAreSeen(t *testing.T) {
 	c := harness.New(t, harness.Options{Settings: longLease, Gossip: true, GossipSettings: soonDead})
 	awaitGossip(t, c)
@@ -43,9 +43,7 @@ func TestSplitBrainsAreSeen(t *testing.T) {
 	for _, n := range c.Nodes {
 		streams[n] = c.OpenEventSource(harness.SourceOptions{Pick: harness.Always(n)})
 	}
-	admin := newAdmin(t, c)
-	fast := admin.declareFast(t, 6)
-	leaders := awaitLed(t, c, fast)
+	leaders := c.AwaitSettled(20 * time.Second)
 	seen := func(reason, member, scope string) { seenEverywhere(t, c, streams, reason, member, scope) }
 
 	t.Run("a member claims what nobody else does", func(t *testing.T) {
@@ -57,22 +55,6 @@ func TestSplitBrainsAreSeen(t *testing.T) {
 		r := newRogue(t, c, "rogue-2")
 		defer r.claim(t, "global-control", leaders.ByScope["global-control"].FenceToken+1000)()
 		seen(core.SplitBrainTwoClaimants, "rogue-2", "global-control")
-	})
-	t.Run("a leader was paused, replaced and wakes within its lease", func(t *testing.T) {
-		holder, scope := leaderOf(t, c, leaders, fast)
-		old := leaders.ByScope[scope].FenceToken
-		paused := time.Now()
-		holder.Pause()
-		harness.Await(t, longLeaseTTL/2, "a successor of the paused leader", func() error {
-			return ledAnew(c.Others(holder)[0], scope, old)
-		})
-		t.Logf("%s was succeeded in %s %v after its pause began", holder.ID, scope, time.Since(paused).Round(time.Millisecond))
-		awaitHeldBy(t, c.Others(holder), scope)
-		if woke := time.Since(paused); woke > longLeaseTTL/2 {
-			t.Fatalf("%v passed: its lease may be over", woke)
-		}
-		holder.Resume()
-		seen(core.SplitBrainTwoClaimants, holder.ID, scope)
 	})
 	t.Run("a leader is gone while its lease lives", func(t *testing.T) {
 		var registrar *harness.Node
@@ -100,8 +82,6 @@ func TestSplitBrainsAreSeen(t *testing.T) {
 
 // adviceVersion is the version of the log since which it takes advice from gossip.
 const adviceVersion = 3
-
-const longLeaseTTL = 20 * time.Second
 
 // soonDead lets gossip declare a member dead after a second or two.
 const soonDead = `probeInterval: 300ms
@@ -178,13 +158,15 @@ func dial(t testing.TB, address string, c *harness.Cluster, pair transport.Pair)
 	return conn
 }
 
-// declareFast declares shards that fail over on suspicion; the nodes stand for them.
-func (a admin) declareFast(t testing.TB, n int) (scopes []string) {
+// declareFast declares a shard for each node that fails over on suspicion, and goes back
+// to its node when that comes back.
+func (a admin) declareFast(t testing.TB, c *harness.Cluster) (scopes []string) {
 	t.Helper()
 	request := &controlpb.DeclareScopesRequest{RequestId: "fast"}
-	for i := range n {
-		scopes = append(scopes, fmt.Sprintf("shard/mesh.demo/fast-%d", i))
-		request.Scopes = append(request.Scopes, &controlpb.ScopeSpec{Id: scopes[i], Failover: controlpb.Failover_FAILOVER_FAST})
+	for _, n := range c.Nodes {
+		scope := "shard/mesh.demo/fast-" + n.ID
+		scopes = append(scopes, scope)
+		request.Scopes = append(request.Scopes, &controlpb.ScopeSpec{Id: scope, Failover: controlpb.Failover_FAILOVER_FAST, PreferredMember: n.ID})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -192,68 +174,6 @@ func (a admin) declareFast(t testing.TB, n int) (scopes []string) {
 		t.Fatal(err)
 	}
 	return scopes
-}
-
-// awaitLed waits until the scopes are led, and held by their leaders.
-func awaitLed(t *testing.T, c *harness.Cluster, scopes []string) (all harness.Leaders) {
-	t.Helper()
-	harness.Await(t, 10*time.Second, "the scopes led", func() (err error) {
-		if all, err = c.Nodes[0].Leaders(); err != nil {
-			return err
-		}
-		for _, s := range scopes {
-			token, led := all.ByScope[s]
-			if !led {
-				return fmt.Errorf("%s is unled", s)
-			}
-			held, err := c.Node(token.LeaderID).Held()
-			if err != nil {
-				return err
-			}
-			if h, ok := find(held, s); !ok || h.FenceToken != token.FenceToken {
-				return fmt.Errorf("%s does not hold %s", token.LeaderID, s)
-			}
-		}
-		return nil
-	})
-	return all
-}
-
-// leaderOf picks a scope whose leader is not the registrar.
-func leaderOf(t *testing.T, c *harness.Cluster, l harness.Leaders, scopes []string) (*harness.Node, string) {
-	t.Helper()
-	registrar := c.Registrar()
-	for _, s := range scopes {
-		if n := c.Node(l.ByScope[s].LeaderID); n != registrar {
-			return n, s
-		}
-	}
-	t.Fatalf("all of %v are led by the registrar", scopes)
-	return nil, ""
-}
-
-// ledAnew is nil when the scope has a leader with a higher fence.
-func ledAnew(n *harness.Node, scope string, old uint64) error {
-	now, err := n.Leaders()
-	if token := now.ByScope[scope]; err == nil && token.FenceToken <= old {
-		err = fmt.Errorf("%s is led by %s with fence %d", scope, token.LeaderID, token.FenceToken)
-	}
-	return err
-}
-
-// awaitHeldBy waits until one of the nodes believes that it leads the scope.
-func awaitHeldBy(t *testing.T, nodes []*harness.Node, scope string) {
-	t.Helper()
-	harness.Await(t, 5*time.Second, scope+" held", func() error {
-		for _, n := range nodes {
-			if held, err := n.Held(); err == nil {
-				if _, ok := find(held, scope); ok {
-					return nil
-				}
-			}
-		}
-		return fmt.Errorf("nobody does")
-	})
 }
 
 // rogue is a member that says what it likes. It leads nothing.
