@@ -32,7 +32,8 @@ type child struct {
 }
 
 // start returns when CMD is about to run. Whatever it returns, nothing of the command
-// outlives the schedule.
+// outlives the schedule. Nothing else is to be started meanwhile: it would hold on to the
+// line to the fuse.
 func start(c Command, s schedule) (*child, error) {
 	site, err := c.Site.makeGroup()
 	if err == nil {
@@ -47,14 +48,14 @@ func start(c Command, s schedule) (*child, error) {
 	}
 	k := &child{site: site, line: line, init: -1, exited: make(chan struct{}), reports: make(chan report, 16), dead: make(chan struct{})}
 	k.fuse = &exec.Cmd{
-		Path: self, Args: append([]string{fuseName, site.encode()}, c.Args...), Env: c.Env,
-		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, ExtraFiles: []*os.File{far},
+		Path: self, Args: helperCommand(fuseName, site, far, c.Args), Env: c.Env,
+		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	started := make(chan error)
 	go k.hold(started)
 	err = <-started
-	far.Close()
+	_ = unix.Close(far)
 	if err == nil {
 		err = k.begin(s)
 	}

@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(effectEnv); path != "" {
 		act(path)
 	}
+	if name := os.Getenv(listenerEnv); name != "" {
+		listen(name)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,11 +57,27 @@ func probe() error {
 	return nil
 }
 
-// helperArguments reads what the fuse and init are called with: the site, and CMD.
-func helperArguments() (Site, []string, error) {
-	if len(os.Args) < 3 {
-		return Site{}, nil, fmt.Errorf("is started by mesh run, not by hand")
+// helperCommand is what the fuse and init are called with: the site, the descriptor of
+// the line up, and CMD.
+func helperCommand(name string, site Site, line int, command []string) []string {
+	return append([]string{name, site.encode(), strconv.Itoa(line)}, command...)
+}
+
+// helperArguments reads what helperCommand wrote.
+func helperArguments() (Site, control, []string, error) {
+	if len(os.Args) < 4 {
+		return Site{}, control{}, nil, errByHand
 	}
 	site, err := decodeSite(os.Args[1])
-	return site, os.Args[2:], err
+	if err != nil {
+		return Site{}, control{}, nil, err
+	}
+	line, err := strconv.ParseUint(os.Args[2], 10, 31)
+	if err != nil {
+		return Site{}, control{}, nil, errByHand
+	}
+	up, err := controlOf(uintptr(line))
+	return site, up, os.Args[3:], err
 }
+
+var errByHand = errors.New("is started by mesh run, not by hand")

@@ -10,11 +10,7 @@ import (
 
 // fuse is the body of the process that dies at the deadline.
 func fuse() error {
-	site, command, err := helperArguments()
-	if err != nil {
-		return err
-	}
-	up, err := controlOf(controlFD)
+	site, up, command, err := helperArguments()
 	if err != nil {
 		return err
 	}
@@ -45,7 +41,7 @@ func light(site Site, command []string, up control, first order, t timer) error 
 		return err
 	}
 	pid, pidfd, err := startInit(site, command, far)
-	far.Close()
+	_ = unix.Close(far)
 	if err != nil {
 		return err
 	}
@@ -64,15 +60,15 @@ func light(site Site, command []string, up control, first order, t timer) error 
 	return nil
 }
 
-func startInit(site Site, command []string, line *os.File) (pid, pidfd int, err error) {
+func startInit(site Site, command []string, line int) (pid, pidfd int, err error) {
 	pidfd = -1
 	attributes := site.initAttributes()
 	attributes.PidFD = &pidfd
 	if site.Isolation == PIDNamespace {
 		attributes.Pdeathsig = unix.SIGKILL
 	}
-	pid, err = syscall.ForkExec(self, append([]string{initName, site.encode()}, command...), &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{0, 1, 2, line.Fd()}, Sys: attributes,
+	pid, err = syscall.ForkExec(self, helperCommand(initName, site, line, command), &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: attributes,
 	})
 	if err == nil && pidfd < 0 {
 		_ = unix.Kill(pid, unix.SIGKILL) // it has started nothing

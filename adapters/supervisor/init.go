@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -26,16 +27,13 @@ type initial struct {
 	termAt int64
 	term   *time.Timer
 	told   bool
-	pid    int // of CMD; 0: it does not run
+	pid    int              // of CMD; 0: it does not run
+	early  []syscall.Signal // came before CMD ran
 }
 
 // initiate is the body of init.
 func initiate() error {
-	site, command, err := helperArguments()
-	if err != nil {
-		return err
-	}
-	up, err := controlOf(controlFD)
+	site, up, command, err := helperArguments()
 	if err != nil {
 		return err
 	}
@@ -115,13 +113,27 @@ func (i *initial) follow(o order) error {
 		i.termAt = o.TermAt
 		i.await()
 	}
-	if o.Signal != 0 && i.pid != 0 {
-		_ = unix.Kill(i.pid, unix.Signal(o.Signal)) // it may have ended
+	if o.Signal != 0 {
+		i.pass(unix.Signal(o.Signal))
 	}
 	if o.Start {
 		close(i.start)
 	}
 	return nil
+}
+
+// pass hands a signal to CMD, or keeps it until CMD runs. mu is held.
+func (i *initial) pass(s syscall.Signal) {
+	switch {
+	case i.pid == 0:
+		if !slices.Contains(i.early, s) { // signals do not queue
+			i.early = append(i.early, s)
+		}
+	case ofTerminal(s):
+		_ = unix.Kill(-i.pid, s) // it leads its group, which may have ended
+	default:
+		_ = unix.Kill(i.pid, s)
+	}
 }
 
 // await sets a timer for the moment that CMD is told to end. mu is held.
@@ -202,6 +214,9 @@ func (i *initial) spawn(command []string) (int, error) {
 	if err != nil {
 		i.pid = 0
 		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, s := range i.early {
+		i.pass(s)
 	}
 	return i.pid, nil
 }

@@ -65,7 +65,7 @@ func (j *Job) Run(ctx context.Context) (code int, err error) {
 	refused := j.Client.Run(ctx, []client.Scope{j.Scope}, func(ctx context.Context, t client.Token) error {
 		defer cancel()
 		if w.end(nil) {
-			code, err = j.lead(ctx, t)
+			code, err = j.lead(ctx, t, w.missed)
 		}
 		return nil
 	})
@@ -88,8 +88,9 @@ func (j *Job) left(t client.Token) (schedule, bool) {
 	return schedule{}, false
 }
 
-// lead runs the command under a leadership, and returns when nothing of it lives.
-func (j *Job) lead(ctx context.Context, t client.Token) (int, error) {
+// lead runs the command under a leadership, and returns when nothing of it lives. A signal
+// that has come already is for the command; nil: none has.
+func (j *Job) lead(ctx context.Context, t client.Token, early os.Signal) (int, error) {
 	s, leads := j.left(t)
 	if !leads {
 		return 0, fmt.Errorf("%w: %w", ErrLost, context.Cause(ctx))
@@ -104,6 +105,7 @@ func (j *Job) lead(ctx context.Context, t client.Token) (int, error) {
 	defer k.line.close()
 	j.Note(fmt.Sprintf("leading %s, term %d, fence %d", t.Scope, t.Term, t.Fence))
 	l := &leading{job: j, token: t, child: k, last: s}
+	l.pass(early)
 	l.see(ctx)
 	return l.verdict()
 }

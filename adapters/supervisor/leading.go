@@ -43,9 +43,7 @@ func (l *leading) see(ctx context.Context) {
 			}
 			l.heed(r)
 		case s := <-l.job.Signals:
-			if s, ok := s.(syscall.Signal); ok {
-				l.child.signal(s)
-			}
+			l.pass(s)
 		case <-lost:
 			lost = nil
 			l.hear() // of its end, if that was before
@@ -59,6 +57,13 @@ func (l *leading) see(ctx context.Context) {
 			}
 			return
 		}
+	}
+}
+
+// pass hands a signal to CMD.
+func (l *leading) pass(s os.Signal) {
+	if s, ok := s.(syscall.Signal); ok {
+		l.child.signal(s)
 	}
 }
 
@@ -134,6 +139,3 @@ func (l *leading) verdict() (int, error) {
 	}
 	return 0, fmt.Errorf("the command was killed with a helper process: %s and %s are not to be killed", fuseName, initName)
 }
-
-// Forwarded are the signals that are for the command.
-var Forwarded = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH}

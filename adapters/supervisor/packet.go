@@ -38,24 +38,30 @@ const (
 	maxPacket = 16 << 10
 	// sendWithin bounds how long a packet waits for a reader that is stopped.
 	sendWithin = 10 * time.Millisecond
-	controlFD  = 3
 )
 
 // control is one end of the line between two of the processes. Packets arrive whole.
 type control struct{ conn *net.UnixConn }
 
-// newControl returns one end, and the other as a file to be passed on.
-func newControl() (control, *os.File, error) {
+// newControl returns one end, and the descriptor of the other, which whatever is started
+// while it is open inherits, under the same number: one that was free here. A fixed one
+// could be among those that the caller opened for CMD (`3<file`).
+func newControl() (mine control, other int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return control{}, nil, fmt.Errorf("socketpair: %w", err)
+		return control{}, -1, fmt.Errorf("socketpair: %w", err)
 	}
-	other := os.NewFile(uintptr(fds[1]), "control")
-	mine, err := controlOf(uintptr(fds[0]))
+	other = fds[1]
+	if mine, err = controlOf(uintptr(fds[0])); err == nil {
+		if _, err = unix.FcntlInt(uintptr(other), unix.F_SETFD, 0); err != nil {
+			mine.close()
+		}
+	}
 	if err != nil {
-		other.Close()
+		_ = unix.Close(other)
+		return control{}, -1, fmt.Errorf("the line to a helper process: %w", err)
 	}
-	return mine, other, err
+	return mine, other, nil
 }
 
 // controlOf takes over a descriptor.

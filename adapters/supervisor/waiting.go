@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"os"
 	"sync"
 	"time"
 )
@@ -12,6 +13,8 @@ type waiting struct {
 	ended chan struct{} // closed when the election ended it, or err
 	over  chan struct{} // closed when signals are not read here any more
 	err   error
+	// missed is a signal that was read here, but came after the election. Read once over.
+	missed os.Signal
 }
 
 func (j *Job) wait(ctx context.Context, cancel context.CancelFunc) *waiting {
@@ -22,21 +25,31 @@ func (j *Job) wait(ctx context.Context, cancel context.CancelFunc) *waiting {
 	}
 	go func() {
 		defer close(w.over)
-		var err error
-		select {
-		case <-w.ended:
-			return
-		case <-late:
-			err = ErrNotElected
-		case s := <-j.Signals:
-			err = &Interrupted{s}
-		case <-ctx.Done():
-			err = context.Cause(ctx)
+		if w.settle(w.fail(ctx, late, j.Signals)) {
+			cancel() // else it would end what the election began
 		}
-		w.settle(err)
-		cancel()
 	}()
 	return w
+}
+
+// fail returns why the job will not lead; nil: it does.
+func (w *waiting) fail(ctx context.Context, late <-chan time.Time, signals <-chan os.Signal) error {
+	for {
+		select {
+		case <-w.ended:
+			return nil
+		case <-late:
+			return ErrNotElected
+		case s := <-signals:
+			if !Ends(s) {
+				continue
+			}
+			w.missed = s
+			return &Interrupted{s}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // end is called by the election, and reports whether it came first. Signals are the

@@ -278,6 +278,13 @@ func TestYAMLIsTheSameData(t *testing.T) {
 	if _, err := yamlOf([]byte(`{"a":`)); err == nil {
 		t.Error("half a document was written")
 	}
+	// Readers of YAML 1.1 take these, when plain, for values of other types, or for errors.
+	for _, text := range []string{"=", "<<", "no", "Y", "on", "12:30", "~", "0o7", "0x1F", "1e3", "2026-01-01", ".inf", "1_000", ""} {
+		raw, _ := json.Marshal([]string{text}) // strings always can be
+		if got, err := yamlOf(raw); err != nil || string(got) != fmt.Sprintf("- %q\n", text) {
+			t.Errorf("%q is written as %s (%v), want it in quotes", text, got, err)
+		}
+	}
 }
 
 func TestNearestNames(t *testing.T) {

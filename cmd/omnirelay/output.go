@@ -91,7 +91,7 @@ func yamlOf(raw []byte) ([]byte, error) {
 }
 
 // ambiguous are texts that YAML 1.1, which many still read, takes for something else.
-var ambiguous = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$`)
+var ambiguous = regexp.MustCompile(`^(?i:=|<<|y|n|yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$`)
 
 // yamlNode reads one JSON value.
 func yamlNode(d *json.Decoder) (*yaml.Node, error) {

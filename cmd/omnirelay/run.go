@@ -181,11 +181,15 @@ func (r *runCommand) standFor(ctx context.Context) (client.Scope, error) {
 
 // ended is what an error comes to that may be due to a signal.
 func (r *runCommand) ended(signals <-chan os.Signal, err error) error {
-	select {
-	case s := <-signals:
-		return r.result(0, &supervisor.Interrupted{Signal: s})
-	default:
-		return err
+	for {
+		select {
+		case s := <-signals:
+			if supervisor.Ends(s) {
+				return r.result(0, &supervisor.Interrupted{Signal: s})
+			}
+		default:
+			return err
+		}
 	}
 }
 
