@@ -170,7 +170,7 @@ func (r *Replica) brokeOff(conn ConnID) {
 		case r.registry.sessions[id] == nil:
 		case r.leading:
 			r.suspectSession(id)
-		case r.lead != 0:
+		case r.lead != 0 && r.registry.Version() >= adviceVersion: // others do not know the message
 			r.out.Messages = append(r.out.Messages, Message{From: r.cfg.ID, To: r.lead, Suspicion: &Suspicion{Session: id}})
 		}
 	}

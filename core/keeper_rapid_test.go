@@ -37,6 +37,9 @@ type keeperMachine struct {
 	held     map[SessionID]bool
 	expiring map[SessionID]bool
 	acked    map[SessionID]uint64
+	// What was said of members, and when a session was last noted for that.
+	suspected []suspicion
+	early     map[SessionID]Time
 }
 
 type loggedDecision struct {
@@ -82,6 +85,7 @@ func TestKeeperKeepsTheRules(t *testing.T) {
 			"begin":       m.begin,
 			"first entry": m.firstEntry,
 			"elsewhere":   m.elsewhere,
+			"suspect":     m.suspect,
 			"open":        m.openSession,
 		})
 		m.finally(t)
@@ -144,6 +148,7 @@ func (m *keeperMachine) begin(t *rapid.T) {
 	m.receipts, m.checks, m.proofs = nil, nil, map[int]bool{}
 	m.begun, m.notes = map[SessionID]silence{}, map[SessionID]uint64{}
 	m.held, m.expiring, m.acked = map[SessionID]bool{}, map[SessionID]bool{}, map[SessionID]uint64{}
+	m.suspected, m.early = nil, map[SessionID]Time{}
 	m.k.Begin(m.term)
 	if rapid.Bool().Draw(t, "what was proposed is lost") {
 		m.log = nil
@@ -264,7 +269,7 @@ func (m *keeperMachine) judge(t *rapid.T, d *logpb.KeeperDecision) {
 		}
 		m.expiring[id] = true
 	case logpb.KeeperDecision_KIND_NOTE:
-		if quiet < NoteAfter(keeperTTL) || time.Duration(d.AgeNs) != counted {
+		if quiet < NoteAfter(keeperTTL) && !m.mayNoteEarly(id, quiet) || time.Duration(d.AgeNs) != counted {
 			t.Fatalf("%s: silent for %v, with what was noted before for %v", storyKeeperDecision(d), quiet, counted)
 		}
 		m.notes[id], m.held[id] = d.Number, true
@@ -273,6 +278,38 @@ func (m *keeperMachine) judge(t *rapid.T, d *logpb.KeeperDecision) {
 			t.Fatalf("%s: held %v, latest receipt %+v", storyKeeperDecision(d), m.held[id], last)
 		}
 	}
+}
+
+// suspect says that a member is gone, now or after a grace.
+func (m *keeperMachine) suspect(t *rapid.T) {
+	id, grace := m.someSession(t), time.Duration(rapid.IntRange(0, 100).Draw(t, "grace"))*time.Millisecond
+	m.k.Suspect(m.now, id, grace)
+	if m.open {
+		m.suspected = append(m.suspected, suspicion{id, m.now, m.now.Add(grace)})
+	}
+}
+
+// suspicion is that somebody said at a moment that a member is gone, and from when on that
+// counts.
+type suspicion struct {
+	session SessionID
+	at, due Time
+}
+
+// mayNoteEarly reports whether a note before its time follows a suspicion since which
+// nothing was received, and is the only one in NoteAfter.
+func (m *keeperMachine) mayNoteEarly(id SessionID, quiet time.Duration) bool {
+	last, had := m.early[id]
+	if had && m.now.Sub(last) < NoteAfter(keeperTTL) {
+		return false
+	}
+	for _, s := range m.suspected {
+		if s.session == id && s.due <= m.now && m.now.Sub(s.at) <= quiet {
+			m.early[id] = m.now
+			return true
+		}
+	}
+	return false
 }
 
 // silent is how long nothing was received in this office, and how long in all.

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"encoding/binary"
+	"math"
 	"slices"
 	"strings"
 )
@@ -22,13 +23,85 @@ const rebalanceSlack = 1
 // PlanMoves returns at most limit moves that bring scopes to members which the
 // scope prefers, which stand with a higher priority, or which lead clearly less
 // for their weight. It is empty when all is well, while elections wait for
-// members, and for scopes already asked for.
+// members, and for scopes already asked for. It takes the first that it finds in the
+// order of the ids: what a registrar can afford every second. PlanRebalance is for those
+// who want the fewest moves.
 func (g *Registry) PlanMoves(limit int) []Move {
-	moves, _ := g.PlanRebalance(limit)
+	moves, _ := g.planMoves(limit, "", math.MaxInt)
 	return moves
 }
 
-// PlanRebalance is PlanMoves, and how many moves would follow those.
+// planMoves is PlanMoves for the scopes behind after, as far as so many looks at a session
+// reach. on is where to go on from; empty: it has seen all.
+func (g *Registry) planMoves(limit int, after string, looks int) (moves []Move, on string) {
+	if g.forming || len(g.sessions) < 2 {
+		return nil, ""
+	}
+	order := sortedKeys(g.sessions)
+	loads := g.loads(order)
+	for _, name := range sortedKeysWhere(g.scopes, func(sc *scope) bool { return sc.leader != nil && sc.ask == nil && sc.spec.Id > after }) {
+		if looks -= len(order); looks < 0 || len(moves) >= limit {
+			return moves, on
+		}
+		on = name
+		sc := g.scopes[name]
+		if to := g.successorFor(sc, order, loads); to != nil {
+			loads[sc.leader.id]--
+			loads[to.id]++
+			moves = append(moves, Move{Scope: name, Fence: sc.fence, To: to.member})
+		}
+	}
+	return moves, ""
+}
+
+// loads counts what each session leads; what is on its way counts as arrived.
+func (g *Registry) loads(order []SessionID) map[SessionID]uint64 {
+	loads := make(map[SessionID]uint64, len(order))
+	for _, id := range order {
+		loads[id] = uint64(len(g.sessions[id].leads))
+	}
+	for _, name := range sortedKeysWhere(g.scopes, func(sc *scope) bool { return sc.leader != nil && sc.ask != nil && sc.ask.to != "" }) {
+		sc := g.scopes[name]
+		if to, ok := g.SessionOf(sc.ask.to); ok {
+			loads[sc.leader.id]--
+			loads[to]++
+		}
+	}
+	return loads
+}
+
+// successorFor returns the session that sc should move to, nil to leave it.
+func (g *Registry) successorFor(sc *scope, order []SessionID, loads map[SessionID]uint64) *session {
+	holder, ok := g.candidateFor(sc.leader, sc)
+	if !ok { // it stopped standing or is cordoned: that alone displaces nobody
+		return nil
+	}
+	holder.load = loads[sc.leader.id]
+	var best candidate
+	for _, id := range order {
+		c, ok := g.candidateFor(g.sessions[id], sc)
+		if !ok || c.session.member == sc.leader.member || c.noted || c.resigned {
+			continue
+		}
+		c.load = loads[id] + 1
+		if best.session == nil || c.better(&best) {
+			best = c
+		}
+	}
+	if best.session == nil {
+		return nil
+	}
+	wish := best.comparePreference(&holder)
+	lighter := (best.load+rebalanceSlack)*holder.weight < holder.load*best.weight
+	if wish > 0 || (wish == 0 && lighter) {
+		return best.session
+	}
+	return nil
+}
+
+// PlanRebalance returns the first limit of the fewest moves that do all that PlanMoves
+// would do in the end, and how many would follow those. It weighs every scope against every
+// session, which takes seconds for ten thousand against hundreds.
 //
 // First go the scopes that belong elsewhere: those have to move whatever the balance. Then
 // the member that leads most for its weight gives, again and again, to the one that leads
@@ -72,22 +145,14 @@ type planned struct {
 
 func newPlan(g *Registry) *plan {
 	p := &plan{
-		g: g, order: sortedKeys(g.sessions), loads: make(map[SessionID]uint64, len(g.sessions)),
+		g: g, order: sortedKeys(g.sessions),
 		classes: map[string]*moveClass{}, holders: map[SessionID][]*planned{},
 	}
-	for _, id := range p.order {
-		p.loads[id] = uint64(len(g.sessions[id].leads))
-	}
+	p.loads = g.loads(p.order)
 	for _, name := range sortedKeys(g.scopes) {
 		sc := g.scopes[name]
 		switch {
-		case sc.leader == nil:
-		case sc.ask != nil:
-			// What is on its way counts as arrived.
-			if to, ok := g.SessionOf(sc.ask.to); ok && sc.ask.to != "" {
-				p.loads[sc.leader.id]--
-				p.loads[to]++
-			}
+		case sc.leader == nil, sc.ask != nil:
 		case g.eligible(sc.leader, sc): // one that stopped standing or is cordoned is not displaced by that alone
 			p.holders[sc.leader.id] = append(p.holders[sc.leader.id], &planned{sc: sc, class: p.classOf(sc), leader: sc.leader.id})
 		}

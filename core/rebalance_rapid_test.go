@@ -150,7 +150,7 @@ func (w balanceWorld) after(moves []Move) arrangement {
 func TestRebalanceMovesTheFewest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawBalance(t, false)
-		moves := w.g.PlanMoves(MaxScopes)
+		moves, _ := w.g.PlanRebalance(MaxScopes)
 		if left := w.steps(w.after(moves)); len(left) > 0 {
 			t.Fatalf("after %v from %v a move is justified still", moves, []byte(w.now()))
 		}
@@ -166,7 +166,7 @@ func TestRebalanceOfWhoCannotLeadEverything(t *testing.T) {
 	const more = 1
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawBalance(t, true)
-		moves := w.g.PlanMoves(MaxScopes)
+		moves, _ := w.g.PlanRebalance(MaxScopes)
 		if left := w.steps(w.after(moves)); len(left) > 0 {
 			t.Fatalf("after %v from %v a move is justified still", moves, []byte(w.now()))
 		}
@@ -180,7 +180,7 @@ func TestRebalanceOfWhoCannotLeadEverything(t *testing.T) {
 func TestAPartOfARebalance(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawBalance(t, rapid.Bool().Draw(t, "mixed"))
-		all := w.g.PlanMoves(MaxScopes)
+		all, _ := w.g.PlanRebalance(MaxScopes)
 		limit := rapid.IntRange(0, 5).Draw(t, "limit")
 		some, remaining := w.g.PlanRebalance(limit)
 		if len(some) != min(limit, len(all)) || len(some)+remaining != len(all) || !slices.Equal(some, all[:len(some)]) {

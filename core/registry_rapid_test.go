@@ -86,7 +86,7 @@ func someSelector(t *rapid.T) *logpb.Selector {
 func (m *registryMachine) command(t *rapid.T) *logpb.Command {
 	return m.commandOf(t, rapid.SampledFrom([]string{
 		"bootstrap", "announce", "open", "open", "open", "close", "stand", "stand", "stand", "withdraw", "resign", "resign", "resign",
-		"transfer", "transfer", "transfer", "cancel", "declare", "declare", "retire", "cordon", "uncordon", "form", "keeper", "keeper", "keeper", "read",
+		"transfer", "transfer", "transfer", "cancel", "declare", "declare", "retire", "cordon", "uncordon", "observe", "report", "form", "keeper", "keeper", "keeper", "read",
 	}).Draw(t, "command"))
 }
 
@@ -101,7 +101,7 @@ func (m *registryMachine) commandOf(t *rapid.T, kind string) *logpb.Command {
 	case "bootstrap":
 		c.Kind = &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "c", Voters: []uint64{1, 2}, FormationMembers: rapid.Uint32Range(0, 3).Draw(t, "formation")}}
 	case "announce":
-		c.Kind = &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: rapid.Uint64Range(1, 3).Draw(t, "replica"), MaxVersion: rapid.Uint32Range(1, 2).Draw(t, "version")}}
+		c.Kind = &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: rapid.Uint64Range(1, 3).Draw(t, "replica"), MaxVersion: rapid.SampledFrom([]uint32{1, 2, 3, 3, 3, 3}).Draw(t, "version")}}
 	case "open":
 		o := &logpb.OpenSession{MemberId: someMember.Draw(t, "member"), Weight: rapid.Uint32Range(1, 3).Draw(t, "weight"), TtlNs: int64(time.Second)}
 		if oftenFalse.Draw(t, "replaces") {
@@ -138,6 +138,17 @@ func (m *registryMachine) commandOf(t *rapid.T, kind string) *logpb.Command {
 		c.Kind = &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: someMember.Draw(t, "member"), Cordoned: true, Drain: rapid.Bool().Draw(t, "drain")}}
 	case "uncordon":
 		c.Kind = &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: someMember.Draw(t, "member")}}
+	case "observe":
+		o := &logpb.ObserveMembers{}
+		for _, id := range rapid.SliceOfNDistinct(someMember, 1, 3, rapid.ID).Draw(t, "members") {
+			health := rapid.SampledFrom([]Health{HealthAlive, HealthAlive, HealthDead, HealthLeft}).Draw(t, "health")
+			o.Members = append(o.Members, Observation{MemberID: id, Health: health, Unsupported: oftenFalse.Draw(t, "unsupported")}.toProto())
+		}
+		c.Kind = &logpb.Command_ObserveMembers{ObserveMembers: o}
+	case "report":
+		c.Kind = &logpb.Command_ReportSplitBrain{ReportSplitBrain: &logpb.ReportSplitBrain{Reports: []*logpb.SplitBrain{{
+			Scope: someScope.Draw(t, "scope"), MemberId: someMember.Draw(t, "member"), Fence: rapid.Uint64Range(1, 3).Draw(t, "fence"), Reason: SplitBrainTwoClaimants,
+		}}}}
 	case "form":
 		c.Kind = &logpb.Command_EndFormation{EndFormation: &logpb.EndFormation{Formation: rapid.Uint64Range(1, 3).Draw(t, "formation")}}
 	case "read":

@@ -18,7 +18,8 @@ type twin struct {
 	nextFence, nextSession    uint64
 	sessions                  []*twinSession // by id
 	scopes                    []*twinScope   // by name
-	cordoned                  []string
+	cordoned, draining        []string
+	observed                  map[string]Observation
 	kept                      []twinReply
 	limit                     int
 	horizon                   uint64
@@ -64,7 +65,7 @@ type twinResult struct {
 }
 
 func newTwin(limit int) *twin {
-	return &twin{nextFence: 1, nextSession: 1, forming: true, formation: 1, limit: limit, version: 1, announced: map[uint64]uint32{}}
+	return &twin{nextFence: 1, nextSession: 1, forming: true, formation: 1, limit: limit, version: 1, announced: map[uint64]uint32{}, observed: map[string]Observation{}}
 }
 
 func (w *twin) apply(index, term uint64, e *logpb.Entry) (results []twinResult) {
@@ -150,6 +151,12 @@ func (w *twin) dispatch(c *logpb.Command) twinResult {
 		return w.retire(k.RetireScopes)
 	case *logpb.Command_Cordon:
 		return w.cordon(k.Cordon)
+	case *logpb.Command_ObserveMembers:
+		return w.observe(k.ObserveMembers)
+	case *logpb.Command_ReportSplitBrain:
+		if w.version < 3 {
+			return twinResult{code: CodeUnsupported}
+		}
 	case *logpb.Command_EndFormation:
 		if w.forming && uint64(w.formation) == k.EndFormation.Formation {
 			w.forming = false
@@ -234,6 +241,7 @@ func (w *twin) open(o *logpb.OpenSession) twinResult {
 	s := &twinSession{id: w.nextSession, member: o.MemberId, weight: int(o.Weight), stands: slices.Clone(o.Stands)}
 	w.nextSession++
 	w.sessions = append(w.sessions, s)
+	w.believe(Observation{MemberID: s.member, Health: HealthAlive, Unsupported: w.observed[s.member].Unsupported})
 	if replaced {
 		w.reform()
 	}
@@ -350,13 +358,34 @@ func (w *twin) resign(c *logpb.Resign) twinResult {
 		}
 	}
 	w.settle()
+	if sc.leader != 0 && asked != nil {
+		sc.resignedBy = 0
+	}
+	if asked != nil && asked.Reason == AskDrain {
+		w.drainOn(c.Session, c.Scope)
+	}
 	if sc.leader == 0 {
 		return twinResult{}
 	}
-	if asked != nil {
-		sc.resignedBy = 0
-	}
 	return twinResult{fence: sc.fence}
+}
+
+// drainOn asks a draining session for what lies behind all that it was asked for.
+func (w *twin) drainOn(session uint64, behind string) {
+	s := w.session(session)
+	if s == nil || !slices.Contains(w.draining, s.member) {
+		return
+	}
+	for _, sc := range w.scopes {
+		if sc.leader == session && sc.ask != nil && sc.ask.Reason == AskDrain {
+			behind = max(behind, sc.spec.Id)
+		}
+	}
+	for _, sc := range w.scopes {
+		if sc.leader == session && sc.ask == nil && sc.spec.Id > behind && w.movable(sc) {
+			sc.ask = &Ask{Reason: AskDrain}
+		}
+	}
 }
 
 func (w *twin) drop(sc *twinScope) {
@@ -438,18 +467,57 @@ func (w *twin) cordon(c *logpb.Cordon) twinResult {
 	if c.Drain && w.version < 2 {
 		return twinResult{code: CodeUnsupported}
 	}
-	w.cordoned = slices.DeleteFunc(w.cordoned, func(m string) bool { return m == c.MemberId })
+	other := func(m string) bool { return m == c.MemberId }
+	was := slices.ContainsFunc(w.cordoned, other)
+	w.cordoned = slices.DeleteFunc(w.cordoned, other)
 	if !c.Cordoned {
+		for _, sc := range w.scopes {
+			if was && w.version >= 3 && sc.ask != nil && sc.ask.Reason == AskDrain && w.session(sc.leader).member == c.MemberId {
+				sc.ask = nil
+			}
+		}
+		w.draining = slices.DeleteFunc(w.draining, other)
 		w.settle()
 		return twinResult{}
 	}
 	w.cordoned = append(w.cordoned, c.MemberId)
+	if c.Drain && w.version >= 3 {
+		w.draining = append(slices.DeleteFunc(w.draining, other), c.MemberId)
+	}
 	for _, sc := range w.scopes {
-		if c.Drain && sc.leader != 0 && w.session(sc.leader).member == c.MemberId && !sc.retiring() {
+		if !c.Drain || sc.leader == 0 || w.session(sc.leader).member != c.MemberId || sc.retiring() {
+			continue
+		}
+		if w.version < 3 || sc.ask == nil && w.movable(sc) {
 			sc.ask = &Ask{Reason: AskDrain}
 		}
 	}
 	return twinResult{}
+}
+
+// movable reports whether another member can lead what is led.
+func (w *twin) movable(sc *twinScope) bool {
+	return !w.forming && slices.ContainsFunc(w.ranked(sc), func(s *twinSession) bool {
+		return s.member != w.session(sc.leader).member && !s.noted
+	})
+}
+
+func (w *twin) observe(c *logpb.ObserveMembers) twinResult {
+	if w.version < 3 {
+		return twinResult{code: CodeUnsupported}
+	}
+	for _, p := range c.Members {
+		w.believe(observationOf(p))
+	}
+	w.settle()
+	return twinResult{}
+}
+
+func (w *twin) believe(o Observation) {
+	delete(w.observed, o.MemberID)
+	if o.Unsupported || o.Health != HealthAlive {
+		w.observed[o.MemberID] = o
+	}
 }
 
 // settle fills every vacancy, in the order of names.
@@ -484,7 +552,8 @@ func (w *twin) priority(s *twinSession, sc *twinScope) (priority int, eligible b
 			priority, eligible = int(st.Priority), true
 		}
 	}
-	return priority, eligible && !slices.Contains(w.cordoned, s.member)
+	_, against := w.observed[s.member]
+	return priority, eligible && !against && !slices.Contains(w.cordoned, s.member)
 }
 
 func (w *twin) eligible(s *twinSession, sc *twinScope) bool {
@@ -552,6 +621,21 @@ func (w *twin) String() string {
 		}
 		if slices.Contains(w.cordoned, s.member) {
 			b.WriteString(" cordoned")
+		}
+		if slices.Contains(w.draining, s.member) {
+			stuck := 0
+			for _, sc := range w.scopes {
+				if sc.leader != 0 && w.session(sc.leader).member == s.member && !w.movable(sc) {
+					stuck++
+				}
+			}
+			fmt.Fprintf(&b, " draining, %d stuck", stuck)
+		}
+		switch o := w.observed[s.member]; {
+		case o.Unsupported:
+			b.WriteString(" unsupported")
+		case o.Health != HealthUnknown:
+			b.WriteString(" " + o.Health.String())
 		}
 		b.WriteString("\n")
 	}

@@ -11,6 +11,10 @@ import (
 // rebalanceMoves is how many scopes one round of rebalancing moves at most.
 const rebalanceMoves = 4
 
+// rebalanceLooks bounds how many sessions one round weighs for scopes: some 10 ms. With
+// more, the next round goes on where it ended.
+const rebalanceLooks = 1 << 16
+
 // duties are what a registrar does of its own accord, keepers' decisions aside:
 // bootstrap, announce versions, end a formation, rebalance, go on with drains, tell the log
 // of gossip. A replica that is no registrar has one duty, to announce its version.
@@ -23,9 +27,13 @@ type duties struct {
 	formation     uint64 // that formAt belongs to
 	rebalanceAt   Time
 	balancedAt    uint64 // the revision at which nothing was to be moved
-	drainAt       Time   // when to go on with drains
-	drainFrom     string // behind which scope
-	nodesAt       Time   // when to look at what is to be done with nodes
+	// Of the sweep under way: behind which scope it goes on, and the revision at which it
+	// began; 0: something was moved since.
+	balanceFrom  string
+	balanceSince uint64
+	drainAt      Time   // when to go on with drains
+	drainFrom    string // behind which scope
+	nodesAt      Time   // when to look at what is to be done with nodes
 
 	// The office is to be handed on, and was asked to be until then.
 	move              *RegistrarMove
@@ -40,6 +48,7 @@ func newDuties() duties {
 // deadline that outlived it would never be met, and never let the host sleep.
 func (d *duties) forget() {
 	d.bootstrapAt, d.formAt, d.rebalanceAt, d.formation = Never, Never, Never, 0
+	d.balanceFrom, d.balanceSince = "", 0
 	d.drainAt, d.drainFrom, d.nodesAt, d.moveAt, d.move = Never, "", Never, Never, nil
 }
 
@@ -147,10 +156,19 @@ func (r *Replica) rebalance() {
 	if d.balancedAt == r.registry.Revision() {
 		return
 	}
-	moves := r.registry.PlanMoves(rebalanceMoves)
-	if len(moves) == 0 {
-		d.balancedAt = r.registry.Revision()
-		return
+	if d.balanceFrom == "" {
+		d.balanceSince = r.registry.Revision()
+	}
+	moves, on := r.registry.planMoves(rebalanceMoves, d.balanceFrom, rebalanceLooks)
+	d.balanceFrom = on
+	if on != "" && len(moves) < rebalanceMoves {
+		d.rebalanceAt = r.now.Add(r.cfg.RebalanceInterval / 10)
+	}
+	if len(moves) > 0 {
+		d.balanceSince = 0 // it has changed
+	}
+	if on == "" && d.balanceSince == r.registry.Revision() {
+		d.balancedAt = d.balanceSince
 	}
 	for _, m := range moves {
 		r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_Transfer{

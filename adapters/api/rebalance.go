@@ -58,7 +58,7 @@ func (b *balancing) plan(ctx context.Context, limit int) (*controlpb.RebalanceRe
 	answer := &controlpb.RebalanceResponse{}
 	err := b.service.weigh(ctx, func(g *core.Registry, _ core.Status) {
 		answer.Revision, answer.Moves = g.Revision(), b.askedBefore(g, limit)
-		moves := g.PlanMoves(core.MaxScopes)
+		moves, _ := g.PlanRebalance(core.MaxScopes)
 		next := moves[:min(len(moves), limit-len(answer.Moves))]
 		answer.Remaining = uint32(len(moves) - len(next))
 		for _, m := range next {
