@@ -122,8 +122,6 @@ type series struct {
 // sample is a time in seconds and a value as text.
 type sample [2]any
 
-func (s sample) at() time.Time { return time.UnixMilli(int64(s[0].(float64) * 1000)) }
-
 func (s sample) value() float64 {
 	text, _ := s[1].(string)
 	v, err := strconv.ParseFloat(text, 64)
