@@ -146,8 +146,12 @@ func (j *raftJournal) progress() (all []NodeProgress) {
 
 // changeNodes takes the next step towards what the registry wants of its nodes.
 func (j *raftJournal) changeNodes() {
-	if len(j.confState.GetVotersOutgoing()) > 0 || j.r.now < j.changeDue {
-		return // one step at a time, and raft leaves the joint state by itself
+	if len(j.confState.GetVotersOutgoing()) > 0 {
+		j.leaveJoint()
+		return // one step at a time
+	}
+	if j.r.now < j.changeDue {
+		return
 	}
 	clear(j.waits)
 	for _, id := range sortedKeys(j.r.registry.nodes) {
@@ -165,6 +169,20 @@ func (j *raftJournal) changeNodes() {
 			j.proposeChange(s.changes)
 			return
 		}
+	}
+}
+
+// leaveJoint sees to it that raft leaves the joint state. It proposes that by itself when
+// it has applied something, but not again if the proposal was dropped, as all are while the
+// office is handed over: on a quiet cluster both majorities would be needed for ever. So
+// after a while there is something to apply.
+func (j *raftJournal) leaveJoint() {
+	if j.r.now < j.changeDue.Add(j.r.cfg.ElectionTimeout) {
+		return
+	}
+	j.changeDue = j.r.now
+	if err := j.node.Propose(nil); err != nil {
+		j.r.cfg.Logger.Warningf("leaving the joint state: %v", err) // tried again
 	}
 }
 

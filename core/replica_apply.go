@@ -46,7 +46,7 @@ func (r *Replica) install(g *Registry) {
 	}
 	r.attached.markAll()
 	r.requests.answerKept(&r.out, &g.replies)
-	r.followNodes(&Outcome{Nodes: true})
+	r.followNodes(0, &Outcome{Nodes: true})
 }
 
 // watchOffice notices that this replica became registrar or ceased to be it.
@@ -181,7 +181,7 @@ func (r *Replica) take(term uint64, out *Outcome) {
 		r.stirAdvice()
 	}
 	r.stirDrains()
-	r.followNodes(out)
+	r.followNodes(term, out)
 }
 
 // openOffice: the office's first entry is applied.

@@ -63,7 +63,7 @@ func (r *Replica) changeNodes() {
 }
 
 // followNodes takes in what an entry did to nodes.
-func (r *Replica) followNodes(out *Outcome) {
+func (r *Replica) followNodes(term uint64, out *Outcome) {
 	if out.Nodes && r.cfg.Addresses != (NodeAddresses{}) {
 		r.duties.announceAt = min(r.duties.announceAt, r.now)
 	}
@@ -73,7 +73,8 @@ func (r *Replica) followNodes(out *Outcome) {
 	if out.Nodes && r.registry.RemovedNode(r.cfg.ID) {
 		r.removed("")
 	}
-	if out.Move != nil && r.leading {
+	// Whoever became registrar since has done what an order without a name asks for.
+	if out.Move != nil && r.leading && (out.Move.To != 0 || term == r.term) {
 		r.duties.move, r.duties.moveUntil = out.Move, r.now.Add(r.cfg.MaxElectionWindow)
 		r.duties.moveAt = r.now
 	}
