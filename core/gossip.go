@@ -25,6 +25,9 @@ type gossip struct {
 	lookedAt Time
 	// Of the office: how often this registrar may say something against members.
 	allowed allowance
+	// strangers bounds the same for members without a session.
+	strangers allowance
+	clearedAt Time // when it was last proposed to clear what gossip has forgotten
 }
 
 // gossiped is what gossip says of one member.
@@ -198,7 +201,8 @@ func (r *Replica) claimed(k *KeepaliveForward) {
 		return
 	}
 	if member := r.claims.former.memberOf(k.Session, claims); member != "" {
-		r.claims.hear(r.now, r.registry, member, claims, r.cfg.ElectionTimeout)
+		// Its TTL is not known any more.
+		r.claims.hear(r.now, r.registry, member, claims, max(r.cfg.ElectionTimeout, durationOf(r.registry.longestTTL)))
 	}
 }
 
@@ -206,6 +210,8 @@ func (r *Replica) claimed(k *KeepaliveForward) {
 // suspected then has the time of a keepalive to be heard of.
 func (r *Replica) beginAdvice() {
 	r.gossip.allowed = newAllowance(r.now, adviceBurst, time.Second/4)
+	r.gossip.strangers = newAllowance(r.now, MaxObservations, time.Minute)
+	r.gossip.clearedAt = minTime
 	r.claims.begin(r.now, r.registry)
 	for _, id := range sortedKeys(r.gossip.members) {
 		m := r.gossip.members[id]
@@ -249,6 +255,7 @@ const adviceVersion = 3
 // observeMembers proposes what differs between gossip and the log.
 func (r *Replica) observeMembers() {
 	var news []*logpb.Observation
+	forgotten := r.gossip.clearedAt == minTime || r.now >= r.gossip.clearedAt.Add(r.cfg.ElectionTimeout)
 	for _, id := range r.adviseOn() {
 		want, have := r.wanted(id), r.registry.observation(id)
 		if want != have || r.registry.LiveSessions(id) > 0 {
@@ -261,17 +268,31 @@ func (r *Replica) observeMembers() {
 		if m != nil && m.proposed == want && r.now < m.proposedAt.Add(r.cfg.ElectionTimeout) {
 			continue // it is on its way
 		}
-		if want.Ineligible() != "" && !r.gossip.allowed.take(r.now) {
+		if want.Ineligible() != "" && !r.mayAdvise(id) || m == nil && !forgotten {
 			continue
 		}
 		if m != nil {
 			m.proposed, m.proposedAt = want, r.now
+		} else {
+			r.gossip.clearedAt = r.now
 		}
 		news = append(news, want.toProto())
 	}
 	if len(news) > 0 {
 		r.requests.enqueue(r.own(&logpb.Command{Kind: &logpb.Command_ObserveMembers{ObserveMembers: &logpb.ObserveMembers{Members: news}}}))
 	}
+}
+
+// mayAdvise reports whether something more may be said against a member.
+func (r *Replica) mayAdvise(id string) bool {
+	_, known := r.registry.observed[id]
+	switch {
+	case !known && len(r.registry.observed) >= MaxGossipMembers:
+		return false
+	case r.registry.LiveSessions(id) == 0 && !r.gossip.strangers.take(r.now):
+		return false
+	}
+	return r.gossip.allowed.take(r.now)
 }
 
 // adviseOn lists the members against which gossip or the log says something.

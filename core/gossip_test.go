@@ -2,10 +2,12 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/omnirelay/leadership/core/logpb"
+	"github.com/omnirelay/leadership/core/plant"
 )
 
 // advised is a cluster with members that stand for everything, and scopes of both kinds.
@@ -289,6 +291,72 @@ func TestALiarIsBounded(t *testing.T) {
 	b.run(10 * time.Second)
 	if n := b.registry().Revision() - first; n > 60 {
 		t.Errorf("%d entries in 10 s of a liar that is silent", n)
+	}
+}
+
+// Who claims what it likes uses up its own share of the reports, and nobody else's.
+func TestALiarDoesNotHideOthers(t *testing.T) {
+	d, g := newSplitBrain(DefaultElectionTimeout, plant.Set{}), NewRegistry(0)
+	d.begin(0, g)
+	var lies []Claim
+	for i := range MaxMemberClaims {
+		lies = append(lies, Claim{Scope: fmt.Sprintf("a/%d", i), Fence: 7})
+	}
+	honest := Claim{Scope: "z", Fence: 9}
+	reported := 0
+	for now := Time(0); now < Time(10*time.Minute); now = now.Add(400 * time.Millisecond) {
+		for part := range slices.Chunk(lies, MaxClaims) {
+			d.hear(now, g, "liar", part, DefaultTTL)
+		}
+		if now > Time(9*time.Minute) {
+			d.hear(now, g, "other", []Claim{honest}, DefaultTTL)
+		}
+		for _, r := range d.due(now, g) {
+			if r.MemberId == "other" {
+				reported++
+			}
+		}
+	}
+	if reported == 0 {
+		t.Error("another claimant is not reported")
+	}
+}
+
+// Of one member only so many fences of one scope are kept, the latest.
+func TestClaimsOfOneScopeAreBounded(t *testing.T) {
+	d, g := newSplitBrain(DefaultElectionTimeout, plant.Set{}), NewRegistry(0)
+	for i := range 1000 {
+		d.hear(Time(i), g, "m", []Claim{{Scope: "s", Fence: uint64(i + 1)}}, DefaultTTL)
+	}
+	kept := d.byScope["s"]
+	if len(kept) != maxFences || len(d.members["m"].claims) != maxFences || d.count != maxFences || kept[maxFences-1].Fence != 1000 {
+		t.Errorf("%d claims on one scope are kept, %d of the member, %d counted", len(kept), len(d.members["m"].claims), d.count)
+	}
+}
+
+// A process that goes on in a session that has ended is reported, however seldom it keeps
+// alive.
+func TestWhoGoesOnInAnEndedSessionIsReported(t *testing.T) {
+	for _, ttl := range []time.Duration{DefaultTTL, 10 * time.Second} {
+		b := newBench(t, 3, nil)
+		b.run(2 * time.Second)
+		b.do(declare("d", "s"))
+		m := b.join("m0", b.registrar().id, ttl)
+		if err := m.member.Stand(&logpb.Selector{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		b.until(5*time.Second, "a leader", func() bool { return len(m.member.Held(b.now)) == 1 })
+		session, claims := m.member.Session(), m.member.Claims(b.now)
+		m.cut = true
+		b.until(3*ttl, "the end of the session", func() bool { return b.registry().LiveSessions("m0") == 0 })
+		for n := range 20 {
+			r := b.registrar()
+			r.inbox = append(r.inbox, Input{Member: &MemberInput{Conn: 99, Message: MemberMessage{Keepalive: &Keepalive{Session: session, Number: uint64(1000 + n), Claims: claims}}}})
+			b.run(KeepaliveInterval(ttl))
+		}
+		if n := b.recorded(0, EventSplitBrain, ""); n != 1 {
+			t.Errorf("with a TTL of %v: %d reports, want 1", ttl, n)
+		}
 	}
 }
 

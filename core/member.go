@@ -65,8 +65,10 @@ type Member struct {
 	keepaliveAt  Time
 	leaseUntil   Time // belief ends here; 0: no lease yet
 	leased       bool
-	claimFrom    string // the scope that the next claims begin with, when there are too many to tell at once
-	grants       map[string]Grant
+	// The scopes that the next claims begin with, of a keepalive and of who asks from
+	// outside, when there are too many to tell at once.
+	claimFrom, askedFrom string
+	grants               map[string]Grant
 	// givenUp holds, by scope, the highest fence given up in this session. Such a
 	// grant stays given up whatever a view says, and is told again until the view
 	// shows it gone.
@@ -323,20 +325,22 @@ func (m *Member) Held(now Time) []Holding {
 
 // Claims lists what the member believes to lead at now, sorted by scope: at most
 // MaxClaims, and when there are more, in turn with every call.
-func (m *Member) Claims(now Time) []Claim {
+func (m *Member) Claims(now Time) []Claim { return m.claims(now, &m.askedFrom) }
+
+func (m *Member) claims(now Time, next *string) []Claim {
 	if !m.believes(now) || len(m.grants) == 0 {
 		return nil
 	}
 	scopes := sortedKeys(m.grants)
 	n := min(len(scopes), MaxClaims)
-	from := sort.SearchStrings(scopes, m.claimFrom)
+	from := sort.SearchStrings(scopes, *next)
 	claims := make([]Claim, 0, n)
 	for i := range n {
 		scope := scopes[(from+i)%len(scopes)]
 		claims = append(claims, Claim{Scope: scope, Fence: m.grants[scope].Fence})
 	}
 	if n < len(scopes) {
-		m.claimFrom = scopes[(from+n)%len(scopes)]
+		*next = scopes[(from+n)%len(scopes)]
 	}
 	slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.Scope, b.Scope) })
 	return claims

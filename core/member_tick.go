@@ -131,7 +131,7 @@ func (m *Member) sendKeepalive() {
 	m.sent = append(m.sent, sentKeepalive{number: m.number, at: m.now})
 	m.keepaliveAt = m.now.Add(m.interval())
 	m.out = append(m.out, MemberMessage{Keepalive: &Keepalive{
-		Session: m.session, Number: m.number, Cursor: m.cursor, ViewRevision: m.viewRevision, Claims: m.Claims(m.now),
+		Session: m.session, Number: m.number, Cursor: m.cursor, ViewRevision: m.viewRevision, Claims: m.claims(m.now, &m.claimFrom),
 	}})
 }
 

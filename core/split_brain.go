@@ -21,8 +21,8 @@ import (
 //     longer than the claim could live;
 //   - run out, or of a fence that the log does not know: late news, or a log that is
 //     behind, unless it is repeated after an election timeout;
-//   - taken away on suspicion, with failover fast: the holder may well believe, and what it
-//     said before counts, unless its next keepalive says that it knows.
+//   - taken away on suspicion, with failover fast: the holder may well believe, or be dead.
+//     It counts when it is heard of after its next keepalive was due.
 //
 // Every replica keeps what it hears; only the registrar reports.
 type splitBrain struct {
@@ -51,6 +51,9 @@ type heardClaim struct {
 	heardAt Time          // the latest time
 	life    time.Duration // the longest it was said to live
 	until   Time
+	// keptUntil is how long it is remembered that it was heard: who leads much tells of it
+	// in turn, and each word may run out before the next.
+	keptUntil Time
 	// wrong says that the log contradicts it, since wrongSince as this replica saw it.
 	wrong      bool
 	wrongSince Time
@@ -112,25 +115,43 @@ func (d *splitBrain) hearItself(now Time, g *Registry, member string, claims []C
 	if m := d.members[member]; m != nil && len(claims) < MaxClaims && g.LiveSessions(member) < 2 {
 		d.withdraw(m, claims)
 	}
-	d.hear(now, g, member, claims, life)
+	d.take(now, g, member, claims, min(life, MaxTTL), maxTurns)
 }
+
+// Of a member that claims all that a replica keeps of one, each comes round in maxTurns
+// keepalives at the latest. maxFences bounds the fences under which one member is heard to
+// claim one scope: it leads it under one.
+const (
+	maxTurns  = MaxMemberClaims / MaxClaims
+	maxFences = 8
+)
 
 // hear takes what a member is heard to claim, for as long as it may believe it.
 func (d *splitBrain) hear(now Time, g *Registry, member string, claims []Claim, life time.Duration) {
 	if life <= 0 {
 		return
 	}
-	life = min(life, MaxTTL)
+	d.take(now, g, member, claims, min(life, MaxTTL), 1)
+}
+
+// take keeps claims, and remembers each for so many lives.
+func (d *splitBrain) take(now Time, g *Registry, member string, claims []Claim, life time.Duration, lives int64) {
+	scopes := make(map[string]bool, len(claims))
 	for _, c := range claims[:min(len(claims), MaxClaims)] {
-		if h := d.heard(now, member, c); h != nil {
-			if h.until <= now {
-				d.agree(h) // the former word has run out: this is no repetition of it
-			}
-			h.heardAt, h.life, h.until = now, max(h.life, life), max(h.until, now.Add(life))
-			d.weigh(now, g, c.Scope)
-			if d.wrong[c.Scope] > 0 {
-				d.next = now
-			}
+		h := d.heard(now, member, c)
+		if h == nil {
+			continue
+		}
+		if h.keptUntil <= now {
+			d.agree(h) // the former word is forgotten: this is no repetition of it
+		}
+		h.heardAt, h.life, h.until = now, max(h.life, life), max(h.until, now.Add(life))
+		h.keptUntil = max(h.keptUntil, now.Add(min(time.Duration(lives)*life, MaxTTL)))
+		scopes[c.Scope] = true
+	}
+	for _, scope := range sortedKeys(scopes) {
+		if d.weigh(now, g, scope); d.wrong[scope] > 0 {
+			d.next = now
 		}
 	}
 }
@@ -148,12 +169,24 @@ func (d *splitBrain) withdraw(m *claimant, all []Claim) {
 
 // heard finds or makes the place of a claim; nil when there is none left.
 func (d *splitBrain) heard(now Time, member string, c Claim) *heardClaim {
+	var oldest *heardClaim
+	fences := 0
 	for _, h := range d.byScope[c.Scope] {
-		if h.member == member && h.Fence == c.Fence {
+		switch {
+		case h.member != member:
+		case h.Fence == c.Fence:
 			return h
+		default:
+			if fences++; oldest == nil || h.heardAt < oldest.heardAt {
+				oldest = h
+			}
 		}
 	}
 	m := d.members[member]
+	if fences >= maxFences {
+		m.claims = slices.DeleteFunc(m.claims, func(h *heardClaim) bool { return h == oldest })
+		d.drop(oldest)
+	}
 	if m != nil && len(m.claims) >= MaxMemberClaims {
 		d.makeRoom(now, m)
 	}
@@ -174,22 +207,22 @@ func (d *splitBrain) heard(now Time, member string, c Claim) *heardClaim {
 	return h
 }
 
-// makeRoom drops a member's claims that live no more, or, when all do, the one that ends
-// first.
+// makeRoom drops a member's claims that are forgotten, or, when none is, the one that will
+// be first.
 func (d *splitBrain) makeRoom(now Time, m *claimant) {
 	first := m.claims[0]
 	for _, h := range m.claims {
-		if h.until < first.until {
+		if h.keptUntil < first.keptUntil {
 			first = h
 		}
 	}
-	d.expire(max(now, first.until), m)
+	d.expire(max(now, first.keptUntil), m)
 }
 
-// expire drops a member's claims that live no more.
+// expire drops a member's claims that are forgotten.
 func (d *splitBrain) expire(now Time, m *claimant) {
 	m.claims = slices.DeleteFunc(m.claims, func(h *heardClaim) bool {
-		if h.until > now {
+		if h.keptUntil > now {
 			return false
 		}
 		d.drop(h)
@@ -197,7 +230,7 @@ func (d *splitBrain) expire(now Time, m *claimant) {
 	})
 }
 
-// sweep drops all claims that live no more.
+// sweep drops all claims that are forgotten.
 func (d *splitBrain) sweep(now Time) {
 	for _, id := range sortedKeys(d.members) {
 		m := d.members[id]
@@ -255,9 +288,7 @@ func (d *splitBrain) weigh(now Time, g *Registry, scope string) {
 			h.wrong, h.wrongSince = true, now
 			d.wrong[scope]++
 		}
-		if h.end = d.former.how(h.member, h.Claim); h.end == endSuspected {
-			d.next = now // the others are looked at when they are heard again
-		}
+		h.end = d.former.how(h.member, h.Claim)
 	}
 }
 
@@ -268,18 +299,17 @@ func (d *splitBrain) due(now Time, g *Registry) (reports []*logpb.SplitBrain) {
 	}
 	d.next = Never
 	for _, scope := range sortedKeys(d.wrong) {
+		reason := SplitBrainUnknownClaimant
+		if d.leaderClaims(now, g, scope) {
+			reason = SplitBrainTwoClaimants
+		}
 		for _, h := range d.inOrder(scope) {
-			if now >= h.until {
+			if now >= h.keptUntil {
 				d.expire(now, d.members[h.member])
 				continue
 			}
-			if !h.wrong {
-				continue
-			}
-			reason, at := d.judge(now, g, h)
-			if reason == "" || now < at {
-				d.next = min(d.next, at)
-				continue
+			if !h.wrong || now >= h.until || h.heardAt < h.wrongSince.Add(d.repeated(g, h)) {
+				continue // it is looked at when it is heard again
 			}
 			if len(reports) == MaxObservations {
 				d.next = now
@@ -302,26 +332,15 @@ func (d *splitBrain) inOrder(scope string) []*heardClaim {
 	return all
 }
 
-// judge says why a claim that the log contradicts is a split-brain, and from when on. An
-// empty reason: only hearing it again makes it one.
-func (d *splitBrain) judge(now Time, g *Registry, h *heardClaim) (reason string, at Time) {
-	reason = SplitBrainUnknownClaimant
-	if d.leaderClaims(now, g, h) {
-		reason = SplitBrainTwoClaimants
+// repeated is for how long a claim must be heard that the log contradicts.
+func (d *splitBrain) repeated(g *Registry, h *heardClaim) time.Duration {
+	switch h.end {
+	case endGivenUp:
+		return max(h.life, d.persist)
+	case endSuspected:
+		return cmp.Or(nextWord(g, h.member), d.persist)
 	}
-	repeated := d.persist
-	switch {
-	case h.end == endSuspected && reason == SplitBrainTwoClaimants:
-		return reason, h.wrongSince.Add(nextWord(g, h.member))
-	case h.end == endSuspected:
-		return reason, h.wrongSince.Add(d.persist) // the successor's first claim is on its way
-	case h.end == endGivenUp:
-		repeated = max(h.life, d.persist)
-	}
-	if h.heardAt < h.wrongSince.Add(repeated) {
-		return "", Never
-	}
-	return reason, h.heardAt
+	return d.persist
 }
 
 // nextWord is by when a member that is in reach has sent a keepalive, with what it claims by
@@ -334,10 +353,10 @@ func nextWord(g *Registry, member string) (wait time.Duration) {
 	return wait
 }
 
-// leaderClaims reports whether the leader in the log is heard to claim the scope as well.
-func (d *splitBrain) leaderClaims(now Time, g *Registry, h *heardClaim) bool {
-	leader, led := g.Token(h.Scope)
-	return led && slices.ContainsFunc(d.byScope[h.Scope], func(o *heardClaim) bool {
+// leaderClaims reports whether the leader in the log is heard to claim a scope.
+func (d *splitBrain) leaderClaims(now Time, g *Registry, scope string) bool {
+	leader, led := g.Token(scope)
+	return led && slices.ContainsFunc(d.byScope[scope], func(o *heardClaim) bool {
 		return o.member == leader.LeaderID && o.Fence == leader.Fence && now < o.until
 	})
 }
@@ -354,7 +373,11 @@ func (d *splitBrain) mayReport(now Time, g *Registry, h *heardClaim, reason stri
 		return false
 	}
 	m := d.members[h.member]
-	if !d.allowed.take(now) || !m.allowed.take(now) {
+	if !m.allowed.take(now) {
+		return false // its own excess must cost nobody else's
+	}
+	if !d.allowed.take(now) {
+		m.allowed.left++
 		d.next = min(d.next, now.Add(time.Second))
 		return false
 	}

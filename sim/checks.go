@@ -20,7 +20,7 @@ type checks struct {
 	chronicle *check.Chronicle
 	reference reference
 	heardAt   map[core.SessionID]int64 // when a keepalive last reached a replica
-	suspected map[uint64]bool          // fences whose leadership ended on suspicion
+	suspected map[uint64]int64         // by fence: when its leadership ended on suspicion
 
 	exclusive     *check.ExclusiveLease // nil when clocks may break their promise
 	holder        *check.HolderIsLeader // likewise
@@ -56,7 +56,7 @@ const orderTimeout = 20 * time.Second
 
 func newChecks(w *World, stopAt []check.Property) *checks {
 	c := &checks{w: w, stopAt: stopAt, chronicle: check.NewChronicle(), reference: newReference(), heardAt: map[core.SessionID]int64{},
-		suspected: map[uint64]bool{}}
+		suspected: map[uint64]int64{}}
 	report := check.Report(c.violated)
 	c.fences = check.NewFenceMonotonic(report)
 	c.noStaleEffect = check.NewNoStaleEffect(report)
@@ -361,7 +361,7 @@ func (c *checks) told(at int64, replica core.NodeID, r *core.Record) {
 		c.linearizable.Told(at, r, c.chronicle.Term(r.Revision))
 		c.w.stats.record(r)
 		if r.Reason == core.ReasonSuspected {
-			c.suspected[r.Fence] = true
+			c.suspected[r.Fence] = at
 		}
 		if core.EventKind(r.Kind) == core.EventSplitBrain && c.splitBrain != nil {
 			c.splitBrain.Told(r)

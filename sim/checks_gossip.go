@@ -65,19 +65,19 @@ func (w *World) officeSince() int64 {
 // claimsHeard holds a member's claims, as they come to a replica, against the reference.
 func (c *checks) claimsHeard(r *replica, m *member, claims []core.Claim, life time.Duration) {
 	w := c.w
-	if c.splitBrain == nil || w.health.office.replica != r.id || !r.up || life < 2*core.DefaultElectionTimeout {
+	if c.splitBrain == nil || w.health.office.replica != r.id || !r.up || life <= 0 {
 		return
 	}
 	for _, claim := range claims {
 		leader, led := c.reference.leaders[claim.Scope]
-		if led && leader.Fence > claim.Fence && c.suspected[claim.Fence] {
-			// One that has been told meanwhile has taken its word back.
-			office, life := w.health.officeSince, m.incarnation
-			w.after(core.DefaultElectionTimeout, func() {
-				if t, ok := m.believes(claim.Scope); ok && t.Fence == claim.Fence && m.incarnation == life && w.officeSince() == office {
-					c.splitBrain.Heard(w.now, office, m.member, claim)
-				}
-			})
+		t, believes := m.believes(claim.Scope)
+		at, suspected := c.suspected[claim.Fence]
+		if !led || leader.Fence <= claim.Fence || !suspected || !believes || t.Fence != claim.Fence {
+			continue
+		}
+		// Its next keepalive was due long ago.
+		if ttl := w.scenario.TTL.D(); time.Duration(w.now-max(at, w.health.officeSince)) > ttl/4+200*ms {
+			c.splitBrain.Heard(w.now, w.health.officeSince, m.member, claim)
 		}
 	}
 }
