@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+func TestExampleShowsTheDefaultsOfGossip(t *testing.T) {
+	c, err := Load("testdata/example.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, d := c.Gossip, defaultGossip()
+	if g.Interval != d.Interval || g.Fanout != d.Fanout || g.ProbeInterval != d.ProbeInterval || g.ProbeTimeout != d.ProbeTimeout || g.Suspicion != d.Suspicion ||
+		g.Retransmit != d.Retransmit || g.PushPullInterval != d.PushPullInterval || g.WatchPeriod != d.WatchPeriod || g.WatchMisses != d.WatchMisses ||
+		g.Role != d.Role || g.MeshVersion != d.MeshVersion || g.Plaintext != d.Plaintext {
+		t.Errorf("the example shows other defaults than defaultGossip: %+v", g)
+	}
+}
+
 const gossiping = "  gossip:\n    listen: 127.0.0.1:7414\n    keyFile: keys\n"
 
 func TestWithoutABlockThereIsNoGossip(t *testing.T) {

@@ -197,17 +197,20 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkSuspicion: five processes that watch each other, with the machine at rest and
-// with more busy processes than processors: how often one that lives is suspected, and
-// how soon one that was killed.
+// BenchmarkSuspicion: five processes that watch each other, with the machine at rest, with
+// more busy processes than processors, and with these going first: how often one that
+// lives is suspected, and how soon one that was killed.
 func BenchmarkSuspicion(b *testing.B) {
 	for _, setting := range []struct {
 		period time.Duration
 		misses int
 	}{{50 * time.Millisecond, 3}, {100 * time.Millisecond, 3}, {100 * time.Millisecond, 5}, {200 * time.Millisecond, 3}} {
-		for _, hogs := range []int{0, 8} {
-			b.Run(fmt.Sprintf("%vx%d/hogs-%d", setting.period, setting.misses, hogs), func(b *testing.B) {
-				suspicion(b, role{Period: setting.period, Misses: setting.misses}, hogs)
+		for _, load := range []struct {
+			name       string
+			hogs, nice int
+		}{{"rest", 0, 0}, {"8-hogs", 8, 0}, {"8-hogs-first", 8, 19}} {
+			b.Run(fmt.Sprintf("%vx%d/%s", setting.period, setting.misses, load.name), func(b *testing.B) {
+				suspicion(b, role{Period: setting.period, Misses: setting.misses, Nice: load.nice}, load.hogs)
 			})
 		}
 	}

@@ -29,6 +29,7 @@ type role struct {
 	Seeds, Watch  []string
 	Period        time.Duration
 	Misses        int
+	Nice          int // how little of a processor it is given
 	// Hog: be no member, but keep a processor busy.
 	Hog bool
 }
@@ -44,6 +45,10 @@ type event struct {
 func playRole(text string) int {
 	var r role
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, r.Nice); r.Nice != 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -90,6 +90,7 @@ type roster struct {
 
 	mu      sync.Mutex
 	records map[string]*record
+	present int      // members that are not gone
 	news    []notice // in order; one for each record that is queued, and the forgotten
 }
 
@@ -269,10 +270,17 @@ const (
 
 // become sets the status of a member and what is to be told of it.
 func (r *roster) become(rec *record, s Status) {
-	if rec.Status != s {
-		rec.Status, rec.Since = s, r.now()
-		r.queue(rec)
+	if rec.Status == s {
+		return
 	}
+	before := rec.Status != "" && !rec.gone()
+	rec.Status, rec.Since = s, r.now()
+	if now := !rec.gone(); now && !before {
+		r.present++
+	} else if before && !now {
+		r.present--
+	}
+	r.queue(rec)
 }
 
 func (r *roster) queue(rec *record) {
@@ -390,6 +398,7 @@ func (r *roster) census() map[Status]int {
 
 // size is how many members are not gone.
 func (r *roster) size() int {
-	c := r.census()
-	return c[StatusAlive] + c[StatusSuspect]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.present
 }

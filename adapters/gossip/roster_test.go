@@ -157,6 +157,11 @@ func TestRosterIsBounded(t *testing.T) {
 		t.Errorf("one that is known: %v", err)
 	}
 	r.gone("m5")
+	r.gone("m5")
+	r.suspect("m6")
+	if n := r.size(); n != MaxMembers-1 {
+		t.Errorf("%d present", n)
+	}
 	r.told()
 	if err := r.admit("more", metadataOf(1)); !errors.Is(err, errFull) {
 		t.Errorf("memberlist still keeps the one that is gone: %v", err)
@@ -179,8 +184,8 @@ func TestTheGoneAreForgotten(t *testing.T) {
 	r.now = r.now.Add(1)
 	r.expire()
 	r.expect("a:unknown ")
-	if peers := r.peers(); len(peers) != 1 || peers[0].ID != "b" {
-		t.Errorf("%+v", peers)
+	if peers := r.peers(); len(peers) != 1 || peers[0].ID != "b" || r.size() != 1 {
+		t.Errorf("%+v, %d present", peers, r.size())
 	}
 	if err := r.admit("b", Metadata{ClusterID: "other"}); !errors.Is(err, errCluster) {
 		t.Errorf("of another cluster: %v", err)
