@@ -47,6 +47,10 @@ func TestGossipIsAdvice(t *testing.T) {
 func TestABrokenAttachmentIsASuspicion(t *testing.T) {
 	all := cluster(t, 3, registryOnly)
 	for i, h := range all {
+		until(t, h.Host, "every node is known to understand a suspicion", func() (known bool) {
+			h.View(func(_ *core.Registry, s core.Status) { known = s.Version == core.ProtocolVersion })
+			return known
+		})
 		d := &door{}
 		at := d.attach(t, h.Host)
 		session := d.open(t, h.Host, at, string(rune('a'+i)))
