@@ -19,7 +19,10 @@ const (
 	maxPacket  = 64 << 10 // bytes of one packet
 	maxStream  = 2 << 20  // bytes of one full exchange
 	maxStreams = 32       // full exchanges at once
-	receiveBuf = 1 << 20  // bytes the kernel may keep until they are read
+	// maxStreamsPerSource of them come from one address: whoever has no key holds a place
+	// for as long as it may be silent, and must not hold them all.
+	maxStreamsPerSource = 16
+	receiveBuf          = 1 << 20 // bytes the kernel may keep until they are read
 	// streamTimeout bounds one full exchange, its dialling included.
 	streamTimeout = 5 * time.Second
 	// headerTimeout is how long a connection may take to say what it is.
@@ -193,7 +196,7 @@ func (t *transport) receive() {
 
 // accept takes connections and lets each say what it is.
 func (t *transport) accept() {
-	free := make(chan struct{}, maxStreams)
+	places := places{bySource: map[string]int{}}
 	for {
 		conn, err := t.tcp.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -207,16 +210,15 @@ func (t *transport) accept() {
 				return
 			}
 		}
-		select {
-		case free <- struct{}{}:
-		default:
+		leave, ok := places.enter(conn)
+		if !ok {
 			t.counts.refuse(refusedBusy)
 			_ = conn.Close()
 			continue
 		}
-		tracked, err := t.track(conn, &limitedConn{Conn: conn, free: free})
+		tracked, err := t.track(conn, &limitedConn{Conn: conn, leave: leave})
 		if err != nil {
-			<-free
+			leave()
 			continue
 		}
 		t.running.Go(func() { t.admit(tracked) })
@@ -305,11 +307,41 @@ func (c *trackedConn) Close() (err error) {
 // limitedConn holds one of the places for connections until it is closed.
 type limitedConn struct {
 	net.Conn
-	free    chan struct{}
+	leave   func()
 	closing sync.Once
 }
 
 func (c *limitedConn) Close() error {
-	c.closing.Do(func() { <-c.free })
+	c.closing.Do(c.leave)
 	return c.Conn.Close()
+}
+
+// places counts the full exchanges under way.
+type places struct {
+	mu       sync.Mutex
+	all      int
+	bySource map[string]int
+}
+
+// enter takes a place until leave is called; ok is false when there is none.
+func (p *places) enter(conn net.Conn) (leave func(), ok bool) {
+	source := conn.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(source); err == nil {
+		source = host
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= maxStreams || p.bySource[source] >= maxStreamsPerSource {
+		return nil, false
+	}
+	p.all++
+	p.bySource[source]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all--
+		if p.bySource[source]--; p.bySource[source] == 0 {
+			delete(p.bySource, source)
+		}
+	}, true
 }

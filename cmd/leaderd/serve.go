@@ -75,8 +75,9 @@ func serve(ctx context.Context, c *config.Config, logger *slog.Logger) error {
 	defer cancel()
 	if err := n.host.Shutdown(handOver); err != nil {
 		logger.Warn("not everything was handed over", "error", err)
+	} else {
+		n.leaveGossip() // only now: who leaves while its lease lives looks like a leader that is gone
 	}
-	n.leaveGossip() // only now: who leaves while its lease lives looks like a leader that is gone
 	logger.Info("stopped")
 	return nil
 }
