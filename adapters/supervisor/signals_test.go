@@ -169,7 +169,10 @@ func TestResizingATerminalEndsNoWait(t *testing.T) {
 	defer cancel()
 	w := (&Job{Signals: signals}).wait(ctx, cancel)
 	signals <- syscall.SIGWINCH
-	signals <- syscall.SIGHUP // taken only if the wait went on
+	select {
+	case signals <- syscall.SIGHUP: // taken only if the wait went on
+	case <-w.over:
+	}
 	<-w.over
 	var interrupted *Interrupted
 	if !errors.As(w.err, &interrupted) || interrupted.Signal != syscall.SIGHUP {

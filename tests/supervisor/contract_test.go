@@ -1,7 +1,9 @@
 package supervisor_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ func TestExitCodes(t *testing.T) {
 		"killed by a signal": {command: []string{"sh", "-c", "kill -INT $$"}, code: 130},
 		"its environment":    {command: []string{"sh", "-c", `test "$LEADERSHIP_SCOPE" = jobs/nightly && test "$LEADERSHIP_TERM" -gt 0 && test "$LEADERSHIP_FENCE" -gt 0`}},
 		"its own /proc":      {command: []string{"sh", "-c", `test "$(readlink /proc/self)" = "$(sh -c 'echo $PPID')" || test -d /proc/$$`}},
+		"its descriptors":    {s: settings{files: numbered(t, 3, 9)}, command: []string{"sh", "-c", "for n in 3 4 5 6 7 8 9; do read -r x <&$n && test $x = $n || exit 1; done"}},
 		"no such command":    {command: []string{"no-such-command"}, code: 1, says: "no-such-command"},
 		"not a command":      {s: settings{flags: []string{"--isolation", "pidns"}}, command: []string{"/dev/null"}, code: 1, says: "permission denied"},
 		"not granted":        {s: settings{scope: "global-control"}, command: []string{"true"}, code: 1, says: "grant"},
@@ -38,6 +41,20 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%s: it did not say %q", name, c.says)
 		}
 	}
+}
+
+// numbered returns files that hold the numbers of the descriptors they are to have.
+func numbered(t *testing.T, from, to int) (files []*os.File) {
+	t.Helper()
+	for n := from; n <= to; n++ {
+		path := filepath.Join(t.TempDir(), "number")
+		must(t, os.WriteFile(path, fmt.Appendln(nil, n), 0o600))
+		file, err := os.Open(path)
+		must(t, err)
+		t.Cleanup(func() { file.Close() })
+		files = append(files, file)
+	}
+	return files
 }
 
 // TestSuccessorsStartWhenTheCommandEnds: no lease has to run out.

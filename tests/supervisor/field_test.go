@@ -72,7 +72,8 @@ type settings struct {
 	member string // empty: of its own
 	user   int    // 0: root
 	flags  []string
-	scope  string // empty: scope
+	scope  string     // empty: scope
+	files  []*os.File // left open for the command, from descriptor 3 on
 }
 
 // run starts mesh run with this program as the command.
@@ -108,7 +109,7 @@ func (f *field) runCommand(s settings, actor string, command ...string) *runner 
 	out, err := os.Create(r.output)
 	must(f.t, err)
 	defer out.Close()
-	r.cmd.Stdout, r.cmd.Stderr = out, out
+	r.cmd.Stdout, r.cmd.Stderr, r.cmd.ExtraFiles = out, out, s.files
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: uint32(s.user), Gid: uint32(r.group)},
 	}
