@@ -17,10 +17,10 @@ import (
 // behind the member's. So how the claimed leadership ended decides how often the claim
 // must be heard again:
 //
-//   - given up by its holder, which stopped first: old news, unless it is repeated for
-//     longer than the claim could live;
-//   - run out, or of a fence that the log does not know: late news, or a log that is
-//     behind, unless it is repeated after an election timeout;
+//   - given up by its holder, which stopped first, or run out: old news, unless it is
+//     repeated for longer than the claim could live;
+//   - of a fence that the log does not know: late news, or a log that is behind, unless it
+//     is repeated after an election timeout;
 //   - taken away on suspicion, with failover fast: the holder may well believe, or be dead.
 //     It counts when it is heard of after its next keepalive was due.
 //
@@ -335,7 +335,7 @@ func (d *splitBrain) inOrder(scope string) []*heardClaim {
 // repeated is for how long a claim must be heard that the log contradicts.
 func (d *splitBrain) repeated(g *Registry, h *heardClaim) time.Duration {
 	switch h.end {
-	case endGivenUp:
+	case endGivenUp, endRunOut:
 		return max(h.life, d.persist)
 	case endSuspected:
 		return cmp.Or(nextWord(g, h.member), d.persist)
