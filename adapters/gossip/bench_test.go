@@ -21,9 +21,9 @@ func curve(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
 	at := func(percent int) time.Duration { return took[min(len(took)-1, (len(took)*percent+99)/100-1)] }
 	text := ""
-	for _, t := range []time.Duration{10, 25, 50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000} {
-		n, _ := slices.BinarySearch(took, t*time.Millisecond)
-		text += fmt.Sprintf(" %dms:%d%%", t, 100*n/len(took))
+	for _, ms := range []int{10, 25, 50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000} {
+		n, _ := slices.BinarySearch(took, time.Duration(ms)*time.Millisecond)
+		text += fmt.Sprintf(" %dms:%d%%", ms, 100*n/len(took))
 		if n == len(took) {
 			break
 		}
