@@ -12,7 +12,8 @@ FUZZ_TIME ?= 30s
 CHAOS_RUNS ?= 10
 BENCH ?= .
 
-# Packages whose tests start real processes. They have the machine for themselves:
+# Packages whose tests start real processes, and mostly wait for what these do: two at a
+# time. No other tests run beside them:
 # their time bounds mean nothing while other tests hold both cores.
 PROCESS_TESTS := ./tests/...
 # Packages whose tests start real store servers and mostly wait for them.
@@ -78,7 +79,7 @@ test: ## Everything that fits in 15 minutes on two cores, real processes include
 	@ci/step determinism-cas bin/simrun determinism --log cas --seeds 1..15
 	@ci/step swarm-raft bin/simrun swarm --budget $(SWARM_BUDGET)
 	@ci/step swarm-cas bin/simrun swarm --log cas --budget $(SWARM_BUDGET)
-	@ci/step processes go test -count=1 -p 1 -timeout 8m $(PROCESS_TESTS)
+	@ci/step processes go test -count=1 -p 2 -timeout 10m $(PROCESS_TESTS)
 	@ci/step examples ci/examples
 
 # The stores' tests mostly wait, so the others run beside them.
