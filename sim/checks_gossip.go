@@ -75,9 +75,9 @@ func (c *checks) claimsHeard(r *replica, m *member, claims []core.Claim, life ti
 		if !led || leader.Fence <= claim.Fence || !suspected || !believes || t.Fence != claim.Fence {
 			continue
 		}
-		// Its next keepalive was due long ago.
-		if ttl := w.scenario.TTL.D(); time.Duration(w.now-max(at, w.health.officeSince)) > ttl/4+200*ms {
-			c.splitBrain.Heard(w.now, w.health.officeSince, m.member, claim)
+		if w.now > at+int64(200*ms) { // the registrar has applied it
+			// Its next keepalive was due long ago.
+			c.splitBrain.Heard(w.now, w.health.officeSince, m.member, claim, life, w.scenario.TTL.D()/4+200*ms)
 		}
 	}
 }

@@ -178,12 +178,9 @@ func (w *World) memberHealthy(m *member, set uint) bool {
 			return false
 		}
 	}
-	return !w.checks.reference.cordoned[m.member]
+	// That gossip calls it dead does not matter: it is heard of.
+	return !w.checks.reference.cordoned[m.member] && w.gossip.untouched(m)
 }
-
-// eligible reports whether a member that nothing troubles may be elected. That gossip calls
-// it dead does not matter: it is heard of.
-func (w *World) eligible(m *member) bool { return w.gossip.untouched(m) }
 
 // measureOffice tells the checker of BoundedExpiry when a healthy office is on.
 func (w *World) measureOffice() {
@@ -282,7 +279,7 @@ func (w *World) owedSince(name string, s *declared) int64 {
 	owed := never
 	for _, maj := range w.health.majorities {
 		for i, m := range w.members {
-			if m.standing.selects(s.spec) && w.eligible(m) {
+			if m.standing.selects(s.spec) {
 				owed = min(owed, maj.members[i])
 			}
 		}

@@ -52,7 +52,7 @@ func Trials() []Trial {
 		{plant.SuspicionNotCancelled, of(check.KeptSessionProperty), LogRaft, "gossip-lies", 20},
 		{plant.ObservedNeverCleared, of(check.ElectionSLAProperty), LogRaft, "gossip-lies", 20},
 		{plant.IneligibleElected, of(check.EligibleOnlyProperty), LogRaft, "gossip-lies", 10},
-		{plant.DetectorSilent, of(check.SplitBrainReportedProperty), LogRaft, "gossip-lies", 20},
+		{plant.DetectorSilent, of(check.SplitBrainReportedProperty), LogRaft, "gossip-lies", 40},
 
 		{plant.PromoteUncaught, of(check.OrderlyNodesProperty), LogRaft, "node-churn", 10},
 		{plant.RemovedNameReused, of(check.OrderlyNodesProperty), LogRaft, "node-churn", 20},

@@ -22,6 +22,8 @@ type claimant struct {
 
 // contradiction is a claim that the log contradicts.
 type contradiction struct {
+	first  int64 // when it was heard first, of words of which none ran out before the next
+	until  int64 // when the latest of them runs out
 	since  int64 // from when on it is owed that it be reported; 0: it is not
 	told   bool
 	office int64 // since when the registrar that hears it is in office
@@ -32,16 +34,21 @@ func NewSplitBrainReported(report Report, within time.Duration) *SplitBrainRepor
 }
 
 // Heard tells that an untouched registrar, in office since then, heard a claim that the log
-// took away on suspicion, and that the member goes on to believe.
-func (c *SplitBrainReported) Heard(at, office int64, member string, claim core.Claim) {
+// took away on suspicion, that the member goes on to believe, and that lives so long. Heard
+// once it may be late: what is heard for longer than patience is to be reported.
+func (c *SplitBrainReported) Heard(at, office int64, member string, claim core.Claim, life, patience time.Duration) {
 	k := claimant{member, claim.Scope, claim.Fence}
 	x := c.claims[k]
 	if x == nil {
 		x = &contradiction{}
 		c.claims[k] = x
 	}
-	if x.since == 0 || x.office != office {
-		x.since, x.office = at, office
+	if x.office != office || at >= x.until {
+		x.first, x.since, x.office = at, 0, office
+	}
+	x.until = max(x.until, at+int64(life))
+	if x.since == 0 && time.Duration(at-x.first) > patience {
+		x.since = at
 	}
 }
 
@@ -49,7 +56,7 @@ func (c *SplitBrainReported) Heard(at, office int64, member string, claim core.C
 func (c *SplitBrainReported) Office(since int64) {
 	for _, x := range c.claims {
 		if x.office != since {
-			x.since = 0
+			x.since, x.until = 0, 0
 		}
 	}
 }
