@@ -97,7 +97,8 @@ const margin = 100 * time.Millisecond
 
 // TestTheKernelKillsAtTheDeadline, without a process of ours that runs.
 func TestTheKernelKillsAtTheDeadline(t *testing.T) {
-	s := in(time.Second)
+	t.Parallel()
+	s := in(4 * time.Second) // the command starts before, on a busy machine too
 	k, path := begun(t, Auto, s)
 	if err := unix.Kill(k.fuse.Process.Pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -112,9 +113,10 @@ func TestTheKernelKillsAtTheDeadline(t *testing.T) {
 
 // TestAnExtensionCounts, and one that comes from a reader that is stopped does not.
 func TestAnExtensionCounts(t *testing.T) {
-	first := in(500 * time.Millisecond)
+	t.Parallel()
+	first := in(4 * time.Second)
 	k, path := begun(t, Auto, first)
-	second := in(time.Second)
+	second := in(5 * time.Second)
 	k.extend(second)
 	<-k.dead
 	if last := lastEffect(t, path); last < first.killAt || last > second.killAt+int64(margin) {
