@@ -8,21 +8,21 @@ import (
 	"github.com/omnirelay/leadership/core/logpb"
 )
 
-// drainBench is a registry whose commands are applied one by one.
-type drainBench struct {
+// registryBench is a registry whose commands are applied one by one.
+type registryBench struct {
 	t *testing.T
 	g *Registry
 	n int
 }
 
-func newDrainBench(t *testing.T) *drainBench {
-	b := &drainBench{t: t, g: NewRegistry(0)}
+func newRegistryBench(t *testing.T) *registryBench {
+	b := &registryBench{t: t, g: NewRegistry(0)}
 	b.do(&logpb.Command{Kind: &logpb.Command_Bootstrap{Bootstrap: &logpb.Bootstrap{ClusterId: "c", Voters: []uint64{1}}}})
 	b.do(&logpb.Command{Kind: &logpb.Command_AnnounceVersion{AnnounceVersion: &logpb.AnnounceVersion{Replica: 1, MaxVersion: ProtocolVersion}}})
 	return b
 }
 
-func (b *drainBench) do(c *logpb.Command) *Result {
+func (b *registryBench) do(c *logpb.Command) *Result {
 	b.t.Helper()
 	b.n++
 	c.RequestId, c.Base = fmt.Sprint("r", b.n), b.g.Revision()
@@ -33,13 +33,13 @@ func (b *drainBench) do(c *logpb.Command) *Result {
 	return out.Results[0]
 }
 
-func (b *drainBench) open(member string) SessionID {
+func (b *registryBench) open(member string) SessionID {
 	return SessionID(b.do(&logpb.Command{Kind: &logpb.Command_OpenSession{OpenSession: &logpb.OpenSession{
 		MemberId: member, Weight: 1, TtlNs: int64(time.Second), Stands: []*logpb.Stand{{Selector: &logpb.Selector{}}},
 	}}}).Session)
 }
 
-func (b *drainBench) declare(ids ...string) {
+func (b *registryBench) declare(ids ...string) {
 	d := &logpb.DeclareScopes{}
 	for _, id := range ids {
 		d.Scopes = append(d.Scopes, &logpb.ScopeSpec{Id: id})
@@ -51,21 +51,21 @@ func (b *drainBench) declare(ids ...string) {
 	b.do(c)
 }
 
-func (b *drainBench) cordon(member string, on bool) {
+func (b *registryBench) cordon(member string, on bool) {
 	b.do(&logpb.Command{Kind: &logpb.Command_Cordon{Cordon: &logpb.Cordon{MemberId: member, Cordoned: on, Drain: on}}})
 }
 
-func (b *drainBench) transfer(t *logpb.Transfer) *Result {
+func (b *registryBench) transfer(t *logpb.Transfer) *Result {
 	return b.do(&logpb.Command{Kind: &logpb.Command_Transfer{Transfer: t}})
 }
 
 // resign lets the holder give a scope up.
-func (b *drainBench) resign(scope string) {
+func (b *registryBench) resign(scope string) {
 	token, _ := b.g.Token(scope)
 	b.do(&logpb.Command{Kind: &logpb.Command_Resign{Resign: &logpb.Resign{Session: uint64(token.Session), Scope: scope, Fence: token.Fence}}})
 }
 
-func (b *drainBench) asked() (scopes []string) {
+func (b *registryBench) asked() (scopes []string) {
 	for _, s := range b.g.Scopes() {
 		if s.Ask != nil {
 			scopes = append(scopes, s.Spec.Id)
@@ -77,7 +77,7 @@ func (b *drainBench) asked() (scopes []string) {
 // A drain of thousands asks for a slice at a time, and for the next as the earlier ones
 // are given up, in the same entry; also after a restart from a snapshot.
 func TestADrainAsksInSlices(t *testing.T) {
-	b := newDrainBench(t)
+	b := newRegistryBench(t)
 	b.open("a")
 	var ids []string
 	for i := range 300 {
@@ -107,7 +107,7 @@ func TestADrainAsksInSlices(t *testing.T) {
 
 // Who resigned a scope once, and still stands for it, can lead it again.
 func TestADrainMovesToWhoResignedBefore(t *testing.T) {
-	b := newDrainBench(t)
+	b := newRegistryBench(t)
 	b.open("b")
 	b.declare("s")
 	b.open("a")
@@ -122,7 +122,7 @@ func TestADrainMovesToWhoResignedBefore(t *testing.T) {
 // operator has asked for meanwhile.
 func TestALateDrainIsRefused(t *testing.T) {
 	for _, lifted := range []bool{true, false} {
-		b := newDrainBench(t)
+		b := newRegistryBench(t)
 		b.open("a")
 		b.declare("s")
 		b.cordon("a", true) // alone: not asked for yet
@@ -146,7 +146,7 @@ func TestALateDrainIsRefused(t *testing.T) {
 // Where thousands of scopes can be led by nobody else, one look weighs a part of them, and
 // the looks together find the one that can be moved.
 func TestADrainFindsWhatCanMoveBehindWhatCannot(t *testing.T) {
-	b := newDrainBench(t)
+	b := newRegistryBench(t)
 	b.open("a")
 	var ids []string
 	for i := range 1000 {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -138,7 +139,10 @@ func (g *Registry) introduceNode(id NodeID, n *logpb.Node) *Error {
 		known = &logpb.Node{Id: uint64(id), Name: n.Name, Stage: logpb.Node_STAGE_VOTER}
 		g.nodes[id] = known
 	}
-	known.PeerAddress, known.HttpAddress, known.GrpcAddress = n.PeerAddress, n.HttpAddress, n.GrpcAddress
+	// A node that does not know an address of its own leaves the one it was added with.
+	known.PeerAddress = cmp.Or(n.PeerAddress, known.PeerAddress)
+	known.HttpAddress = cmp.Or(n.HttpAddress, known.HttpAddress)
+	known.GrpcAddress = cmp.Or(n.GrpcAddress, known.GrpcAddress)
 	return nil
 }
 

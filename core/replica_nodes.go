@@ -118,11 +118,14 @@ func (r *Replica) introduction() *logpb.Node {
 		return nil
 	}
 	n, known := r.registry.Node(r.cfg.Name)
-	if known && n.PeerAddress == a.Peer && n.HTTPAddress == a.HTTP && n.GRPCAddress == a.GRPC {
+	if known && told(n.PeerAddress, a.Peer) && told(n.HTTPAddress, a.HTTP) && told(n.GRPCAddress, a.GRPC) {
 		return nil
 	}
 	return &logpb.Node{Name: r.cfg.Name, PeerAddress: a.Peer, HttpAddress: a.HTTP, GrpcAddress: a.GRPC}
 }
+
+// told reports whether the registry knows an address, if there is one to tell.
+func told(known, address string) bool { return address == "" || known == address }
 
 // usable leaves out what nobody could connect to, like a port of 0.
 func (a NodeAddresses) usable() NodeAddresses {

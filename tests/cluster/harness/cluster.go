@@ -128,7 +128,12 @@ func (c *Cluster) killAll() {
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
-	if left := LeftBehind(); len(left) > 0 {
+	// What was killed needs a moment to die.
+	left := LeftBehind()
+	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = LeftBehind() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if len(left) > 0 {
 		c.t.Errorf("processes were left behind: %v", left)
 	}
 }
