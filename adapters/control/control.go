@@ -3,6 +3,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,9 @@ type Options struct {
 	ReadTimeout time.Duration
 	// MaxBody is the size of a request's body in bytes.
 	MaxBody int64
+
+	// bodyWithin is how long a body may take to arrive; 0: bodyTimeout.
+	bodyWithin time.Duration
 }
 
 // Validate reports all that is missing.
@@ -117,7 +121,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, mux: http.NewServeMux(), crossOrigin: http.NewCrossOriginProtection(), bodyWithin: bodyTimeout,
+	s := &Server{options: o, mux: http.NewServeMux(), crossOrigin: http.NewCrossOriginProtection(), bodyWithin: cmp.Or(o.bodyWithin, bodyTimeout),
 		slots: make(chan struct{}, o.MaxStreams), closing: make(chan struct{})}
 	var err error
 	if s.gateway, err = s.newGateway(o.Service); err != nil {

@@ -60,6 +60,9 @@ func newSite(t *testing.T, change ...func(*Options)) *site {
 	return st
 }
 
+// hurried gives a body little time, before anything is served.
+func hurried(o *Options) { o.bodyWithin = 50 * time.Millisecond }
+
 // plenty is what no test reaches unmeant.
 var plenty = access.Limits{RequestsPerSecond: 1e6, Burst: 1e6, StreamsPerCaller: 100, SessionsPerMember: 1}
 

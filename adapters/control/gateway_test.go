@@ -231,8 +231,7 @@ func TestACallerMaySetADeadline(t *testing.T) {
 // A body that drips in does not hold a connection for ever.
 func TestASlowBodyIsCut(t *testing.T) {
 	for _, protocol := range protocols {
-		st := newSite(t)
-		st.server.bodyWithin = 50 * time.Millisecond
+		st := newSite(t, hurried)
 		body, stalled := io.Pipe()
 		go func() { _, _ = stalled.Write([]byte(`{"member`)) }()
 		c := st.client(protocol, st.pair(st.authority.IssueClient(transport.RoleAdmin)))
@@ -247,8 +246,7 @@ func TestASlowBodyIsCut(t *testing.T) {
 // Also a request that is refused is not waited for: HTTP/1.1 would read the rest of it
 // before it answers, for as long as that takes.
 func TestTheSlowBodyOfARefusedRequestIsCut(t *testing.T) {
-	st := newSite(t)
-	st.server.bodyWithin = 50 * time.Millisecond
+	st := newSite(t, hurried)
 	for _, begin := range []string{"POST /control/transfer", "GET /control/leaders", "POST /nowhere", "POST //control/transfer", "OPTIONS *"} {
 		conn, err := tls.Dial("tcp", strings.TrimPrefix(st.url, "https://"), &tls.Config{RootCAs: st.roots(), NextProtos: []string{"http/1.1"}})
 		if err != nil {
@@ -301,8 +299,7 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 // The deadline of a body is over with it: an operation may take longer.
 func TestAnOperationOutlastsTheDeadlineOfItsBody(t *testing.T) {
 	for _, protocol := range protocols {
-		st := newSite(t)
-		st.server.bodyWithin = 50 * time.Millisecond
+		st := newSite(t, hurried)
 		st.service.reply = func(ctx context.Context, _ proto.Message) (proto.Message, error) {
 			select {
 			case <-ctx.Done():
